@@ -1,0 +1,1 @@
+"""What we know: every measurement ever taken, in a SQL database."""

@@ -1,0 +1,110 @@
+"""The facts that are stored: environments, measurements and decisions as frozen data."""
+
+import hashlib
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+
+
+class Status(StrEnum):
+    """How trying a candidate ended."""
+
+    OK = "ok"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    COMPILE_ERROR = "compile_error"
+    CRASHED = "crashed"
+    UNSUPPORTED = "unsupported"
+    WRONG_RESULT = "wrong_result"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where a measurement was taken; two measurements compare only within one fingerprint."""
+
+    device: str  # device type: "cpu" or "cuda"
+    device_name: str
+    device_memory_bytes: int
+    capability: str  # CUDA compute capability ("9.0") or the CPU's instruction set ("AVX2")
+    driver: str
+    cpu_name: str
+    threads: int
+    torch_version: str
+    triton_version: str
+    cuda_version: str
+    python_version: str
+    platform: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash over every field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One candidate, tried once."""
+
+    status: Status
+    reason: str = ""  # why it is not ok, in full
+    times_ms: tuple[float, ...] = ()  # raw repeats, in the order taken
+    peak_memory_bytes: int | None = None  # above the inputs, output included
+    predicted_memory_bytes: int | None = None  # the strategy's own estimate, made before running
+    rel_error: float | None = None  # worst row of |out - oracle| / |oracle|, both L2 over head_dim
+    max_abs_error: float | None = None
+    signal: int | None = None  # the signal that killed the worker
+    compile_s: float | None = None  # build and first call
+    gate_s: float | None = None  # check against the oracle
+    timing_s: float | None = None  # warm-up and repeats
+
+    @property
+    def time_ms(self) -> float | None:
+        """Median of the repeats.
+
+        >>> Measurement(status=Status.OK, times_ms=(3.0, 1.0, 2.0)).time_ms
+        2.0
+        """
+        return statistics.median(self.times_ms) if self.times_ms else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One invocation that measured something: what was typed, and when."""
+
+    command: str
+    started_at: datetime  # UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A stored measurement with everything that identifies it."""
+
+    id: int
+    created_at: datetime  # UTC
+    run: Run
+    environment: Environment
+    problem: Problem
+    pattern: Pattern
+    config: Config
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A stored decision: the configuration a search settled on for one cell, and the measurement it rests on."""
+
+    created_at: datetime  # UTC
+    environment: Environment
+    problem: Problem
+    pattern: Pattern
+    config: Config
+    measurement_id: int
+    margin: float | None  # runner-up's median / winner's median - 1; None without a runner-up
+    candidates: int  # configurations tried

@@ -1,0 +1,64 @@
+"""How a pattern is computed: the interface every strategy implements."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+import torch
+
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+from autotune.strategies.space import Space
+
+
+class Attention(Protocol):
+    """A bound implementation, ready to be called."""
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            query: shape (B, Hq, Lq, D).
+            key, value: shape (B, Hkv, Lk, D).
+            scale: factor on the scores; 1 / sqrt(D) if None.
+
+        Returns:
+            Shape (B, Hq, Lq, D).
+        """
+        ...
+
+
+class Strategy(ABC):
+    """One way to compute one or several patterns."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
+        """Why the strategy cannot do this, in one clause; None if it can."""
+
+    @abstractmethod
+    def space(self, problem: Problem, pattern: Pattern) -> Space:
+        """Every configuration worth trying; the first is the default."""
+
+    @abstractmethod
+    def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
+        """Estimated peak memory above the inputs, output included."""
+
+    @abstractmethod
+    def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
+        """A callable for this configuration.
+
+        It computes ``pattern`` for inputs shaped like ``problem``, any batch, and never falls back to another
+        implementation.
+
+        Raises:
+            UnsupportedError: the configuration cannot do the problem.
+            ConfigError: a parameter is unknown or out of range.
+        """
+
+    def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
+        """Floating-point operations the configuration executes; those of the function itself unless overridden."""
+        return pattern.flops(problem)
