@@ -51,7 +51,9 @@ class Problem:
             raise ProblemError(f"direction is {self.direction!r}, but must be one of {', '.join(DIRECTIONS)}")
 
     @classmethod
-    def self_attention(cls, seq_len: int, *, heads: int = 8, kv_heads: int | None = None, **fields: object) -> "Problem":
+    def self_attention(
+        cls, seq_len: int, *, heads: int = 8, kv_heads: int | None = None, **fields: object
+    ) -> "Problem":
         """The problem of a sequence that attends to itself.
 
         >>> Problem.self_attention(4096, heads=12, kv_heads=4).key

@@ -1,0 +1,186 @@
+"""Dense flash attention that also returns the log-sum-exp, and its backward, on each kind of device."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from autotune.strategies.errors import UnsupportedError
+from autotune.strategies.problem import Problem
+
+aten = torch.ops.aten
+
+
+class Kernel(Protocol):
+    """A dense attention kernel; all tensors (B, H, L, D), log-sum-exp (B, H, Lq) in float32 and natural log."""
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output and log-sum-exp. Strided and overlapping views are fine."""
+        ...
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        causal: bool,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of query, key and value.
+
+        Fed the output and log-sum-exp of a softmax over *more* keys than this tile's, it gives the tile's exact share
+        of the gradients: the probabilities are exp(score - lse), whatever the tile holds of them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CpuFlash:
+    """Torch's flash attention for CPUs."""
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernel`."""
+        result: tuple[torch.Tensor, torch.Tensor] = aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, scale=scale
+        )
+        return result
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        causal: bool,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Kernel`."""
+        gradients: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = (
+            aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grad, query, key, value, out, lse, 0.0, causal, scale=scale
+            )
+        )
+        return gradients
+
+
+@dataclass(frozen=True)
+class CudaFlash:
+    """FlashAttention-2 as built into torch; float16 and bfloat16, head_dim a multiple of 8 up to 256."""
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernel`."""
+        out, lse, *_ = aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scale)
+        return out, lse
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        causal: bool,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Kernel`."""
+        unused = torch.zeros((), dtype=torch.int64, device=query.device)  # random state: there is no dropout
+        gradients: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = aten._scaled_dot_product_flash_attention_backward(
+            grad,
+            query,
+            key,
+            value,
+            out,
+            lse.contiguous(),
+            None,
+            None,
+            query.shape[2],
+            key.shape[2],
+            0.0,
+            causal,
+            unused,
+            unused,
+            scale=scale,
+        )
+        return gradients
+
+
+@dataclass(frozen=True)
+class CudaEfficient:
+    """Memory-efficient attention as built into torch; every dtype, old GPUs too."""
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernel`."""
+        out, lse, *_ = aten._scaled_dot_product_efficient_attention(
+            query, key, value, None, True, 0.0, causal, scale=scale
+        )
+        return out, lse[..., : query.shape[2]]  # the kernel pads its rows to a multiple of 32
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        causal: bool,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Kernel`."""
+        padding = -query.shape[2] % 32
+        unused = torch.zeros((), dtype=torch.int64, device=query.device)  # random state: there is no dropout
+        d_query, d_key, d_value, _ = aten._scaled_dot_product_efficient_attention_backward(
+            grad,
+            query,
+            key,
+            value,
+            None,
+            out,
+            torch.nn.functional.pad(lse, (0, padding), value=torch.inf).contiguous(),
+            unused,
+            unused,
+            0.0,
+            [True, True, True, False],
+            causal,
+            scale=scale,
+        )
+        return d_query, d_key, d_value
+
+
+def kernel_names(problem: Problem) -> tuple[str, ...]:
+    """The kernels that can run a problem's tiles, the preferred one first."""
+    if problem.device == "cpu":
+        return ("flash",)
+    if problem.dtype in ("float16", "bfloat16") and problem.head_dim % 8 == 0 and problem.head_dim <= 256:
+        return ("flash", "efficient")
+    return ("efficient",) if problem.dtype == "float32" else ()
+
+
+def kernel_by_name(problem: Problem, name: str) -> Kernel:
+    """The kernel of that name for the problem's device.
+
+    Raises:
+        UnsupportedError: the device, dtype or head_dim has no such kernel.
+    """
+    if name not in (names := kernel_names(problem)):
+        raise UnsupportedError(
+            f"kernel is {name!r}, but {problem.device} with {problem.dtype} and head_dim {problem.head_dim} has "
+            f"{', '.join(names) or 'none'}"
+        )
+    if problem.device == "cpu":
+        return CpuFlash()
+    return CudaFlash() if name == "flash" else CudaEfficient()

@@ -1,0 +1,42 @@
+"""Ring attention on one device: keys and values visited chunk by chunk (arXiv 2310.01889)."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from autotune.strategies.config import Config
+from autotune.strategies.dilated import dilated_tiles
+from autotune.strategies.errors import ConfigError
+from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
+from autotune.strategies.space import Choice
+from autotune.strategies.tile_strategy import TileStrategy
+from autotune.strategies.tiles import Tile, dense_tile, visit_in_chunks
+
+CHUNK_SIZES = (4096, 1024, 16384, 65536, 262144)
+
+
+class Ring(TileStrategy):
+    """Dense or dilated attention whose every pass touches one chunk of keys."""
+
+    name: ClassVar[str] = "ring"
+
+    def serves(self, pattern: Pattern) -> bool:
+        """Dense and dilated attention."""
+        return isinstance(pattern, Dense | Dilated)
+
+    def choices(self, problem: Problem, pattern: Pattern) -> tuple[Choice, ...]:
+        """Chunk sizes that make at least two chunks; half the keys where the sequence is shorter than that."""
+        sizes = tuple(size for size in CHUNK_SIZES if size < problem.kv_len)
+        return (Choice("chunk_size", sizes or (max(1, -(-problem.kv_len // 2)),)),)
+
+    def tiles(self, problem: Problem, pattern: Pattern, config: Config) -> Iterator[Tile]:
+        """The pattern's tiles, cut at the chunk boundaries."""
+        chunk_size = config.integer("chunk_size", CHUNK_SIZES[0])
+        if chunk_size < 1:
+            raise ConfigError(f"chunk_size is {chunk_size}, but must be at least 1")
+        if isinstance(pattern, Dilated):
+            whole = dilated_tiles(problem, pattern)
+        else:
+            whole = iter([dense_tile(problem.query_len, problem.kv_len, problem.heads, causal=problem.causal)])
+        return visit_in_chunks(whole, problem.kv_len, chunk_size)

@@ -1,0 +1,91 @@
+"""Dense attention by ``torch.nn.functional.scaled_dot_product_attention``, each backend a candidate."""
+
+from functools import lru_cache, partial
+from typing import ClassVar
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from autotune.strategies.compiling import compile_choices, compiled
+from autotune.strategies.config import Config
+from autotune.strategies.errors import ConfigError
+from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.problem import Problem
+from autotune.strategies.space import Choice, Space
+from autotune.strategies.strategy import Attention, Strategy
+
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+class Sdpa(Strategy):
+    """Torch's own attention; ``backend=auto`` leaves the choice of kernel to torch."""
+
+    name: ClassVar[str] = "sdpa"
+
+    def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
+        """Only the dense pattern."""
+        return None if isinstance(pattern, Dense) else f"computes dense attention, not {pattern.label}"
+
+    def space(self, problem: Problem, pattern: Pattern) -> Space:
+        """Backends of the device; on the CPU torch's own choice is flash."""
+        backends = ("auto", "math") if problem.device == "cpu" else ("auto", *BACKENDS)
+        return Space(self.name, (Choice("backend", backends), *compile_choices(problem)))
+
+    def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
+        """The output; with ``math`` also the scores, twice, and key and value spread over the query heads."""
+        rows = problem.batch * problem.heads * problem.query_len
+        linear = problem.output_bytes + 4 * rows
+        if problem.training:
+            linear += 2 * problem.output_bytes + problem.kv_bytes
+        if problem.group_size > 1 and problem.device == "cpu":
+            linear += problem.group_size * problem.kv_bytes
+        if config.string("backend", "auto") != "math":
+            return linear
+        score_bytes = max(4, problem.torch_dtype.itemsize) * rows * problem.kv_len
+        return linear + score_bytes * (4 if problem.training else 2)
+
+    def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
+        """Torch's function, under the backend asked for."""
+        attention = _attention(config.string("backend", "auto"), problem.causal, problem.group_size > 1)
+        return compiled(attention, config)
+
+
+@lru_cache
+def _attention(backend: str, causal: bool, grouped: bool) -> Attention:
+    if backend == "auto":
+        return partial(_dense, causal, grouped)
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend is {backend!r}, but must be one of {', '.join(('auto', *BACKENDS))}")
+    return partial(_dense_on, BACKENDS[backend], causal, grouped)
+
+
+def _dense(
+    causal: bool,
+    grouped: bool,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scale: float | None = None,
+) -> torch.Tensor:
+    return scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def _dense_on(
+    backend: SDPBackend,
+    causal: bool,
+    grouped: bool,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scale: float | None = None,
+) -> torch.Tensor:
+    with sdpa_kernel(backend):
+        return _dense(causal, grouped, query, key, value, scale=scale)

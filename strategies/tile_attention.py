@@ -1,0 +1,189 @@
+"""Run dense tiles and merge them into one softmax; exact gradients at linear memory.
+
+Each tile gives a partial output and its log-sum-exp; partial softmaxes merge with weights exp(lse - total lse)
+(FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32 whatever the dtype.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from autotune.strategies.kernels import Kernel
+from autotune.strategies.tiles import Span, Tile
+
+Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+
+
+def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor) -> None:
+    """Fold a partial softmax into a running one, in place.
+
+    Args:
+        total: running output, float32, shape (..., L, D).
+        total_lse: its log-sum-exp, float32, shape (..., L); -inf for rows without keys yet.
+        out, lse: the partial softmax over further keys, same shapes.
+    """
+    merged = torch.logaddexp(total_lse, lse)
+    total.mul_(torch.exp(total_lse - merged).unsqueeze(-1))
+    total.addcmul_(out.to(total.dtype), torch.exp(lse - merged).unsqueeze(-1))
+    total_lse.copy_(merged)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """What to run: the tiles, on which kernel, merged by what."""
+
+    tiles: tuple[Tile, ...]
+    kernel: Kernel
+    merge: Merge = merge_rows
+
+
+def attend(
+    plan: TilePlan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None
+) -> torch.Tensor:
+    """Attention over the union of the plan's tiles.
+
+    Args:
+        plan: the tiles; together they must give every query a key.
+        query: shape (B, Hq, Lq, D).
+        key, value: shape (B, Hkv, Lk, D).
+        scale: factor on the scores; 1 / sqrt(D) if None.
+
+    Returns:
+        Shape (B, Hq, Lq, D), the dtype of query.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    result: torch.Tensor = _TileAttention.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
+    return result
+
+
+def bind(plan: TilePlan) -> Callable[..., torch.Tensor]:
+    """`attend` with the plan filled in."""
+    return partial(attend, plan)
+
+
+class _TileAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: TilePlan, scale: float
+    ) -> torch.Tensor:
+        out, lse = _forward(plan, query, key, value, scale)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.plan, ctx.scale = plan, scale  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients = _backward(ctx.plan, ctx.scale, grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
+        return (*gradients, None, None)
+
+
+def _forward(
+    plan: TilePlan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    covered = _fresh_rows(plan.tiles) == query.shape[1] * query.shape[2]
+    # Rows that a fresh tile writes first need no initial value; the others start as a softmax over no keys.
+    make = torch.empty if covered else torch.zeros
+    total = make(query.shape, dtype=torch.float32, device=query.device)
+    total_lse = torch.full(query.shape[:3], -torch.inf, dtype=torch.float32, device=query.device)
+    for tile in plan.tiles:
+        operands = zip(
+            _query_views(tile, query),
+            _key_views(tile, key, query.shape[1]),
+            _key_views(tile, value, query.shape[1]),
+            _query_views(tile, total),
+            _query_views(tile, total_lse),
+            strict=True,
+        )
+        for q, k, v, rows, rows_lse in operands:
+            out, lse = plan.kernel.forward(q, k, v, tile.causal, scale)
+            if tile.fresh:
+                rows.copy_(out)
+                rows_lse.copy_(lse)
+            else:
+                plan.merge(rows, rows_lse, out, lse)
+    return total.to(query.dtype), total_lse
+
+
+def _backward(
+    plan: TilePlan,
+    scale: float,
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    heads = query.shape[1]
+    d_query, d_key, d_value = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (query, key, value))
+    for tile in plan.tiles:
+        operands = zip(
+            *(_query_views(tile, x) for x in (grad, query)),
+            *(_key_views(tile, x, heads) for x in (key, value)),
+            *(_query_views(tile, x) for x in (out, lse, d_query)),
+            strict=True,
+        )
+        for index, (g, q, k, v, o, total_lse, d_rows) in enumerate(operands):
+            d_q, d_k, d_v = plan.kernel.backward(g, q, k, v, o, total_lse, tile.causal, scale)
+            d_rows.add_(d_q)
+            _add_to_keys(tile, d_key, d_k, heads, index)
+            _add_to_keys(tile, d_value, d_v, heads, index)
+    return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype)
+
+
+def _fresh_rows(tiles: Sequence[Tile]) -> int:
+    """How many (head, query) rows are written by fresh tiles, each of which is written once."""
+    return sum(
+        len(range(tile.heads.stop)[tile.heads]) * tile.query.repeat * tile.query.length for tile in tiles if tile.fresh
+    )
+
+
+def _query_views(tile: Tile, x: torch.Tensor) -> list[torch.Tensor]:
+    """The tile's rows of a tensor (B, Hq, Lq, ...)."""
+    return tile.query.views(x[:, tile.heads])
+
+
+def _key_views(tile: Tile, x: torch.Tensor, heads: int) -> list[torch.Tensor]:
+    """The tile's keys of a tensor (B, Hkv, Lk, D), one head for each query head of the tile.
+
+    With grouped heads the keys of the tile (never of the whole sequence at once) are copied.
+    """
+    if x.shape[1] == heads:
+        return tile.key.views(x[:, tile.heads])
+    index = _kv_heads(tile, x.shape[1], heads, x.device)
+    return [view.index_select(1, index) for view in tile.key.views(x)]
+
+
+def _kv_heads(tile: Tile, kv_heads: int, heads: int, device: torch.device) -> torch.Tensor:
+    """The key head that each query head of the tile reads."""
+    return torch.arange(heads, device=device)[tile.heads] // (heads // kv_heads)
+
+
+def _add_to_keys(tile: Tile, total: torch.Tensor, gradient: torch.Tensor, heads: int, element: int) -> None:
+    """Add a tile's key gradient (repeat or B, heads of the tile, length, D) into the whole (B, Hkv, Lk, D)."""
+    kv_heads = total.shape[1]
+    index = None if kv_heads == heads else _kv_heads(tile, kv_heads, heads, total.device)
+    target = total if index is not None else total[:, tile.heads]
+    for repeats, span in _writable(tile.key):
+        view = _element_view(span, target, element, tile.key)
+        share = gradient[repeats] if tile.key.repeat > 1 else gradient
+        if index is None:
+            view.add_(share)
+        else:
+            view.index_add_(1, index, share.to(view.dtype))
+
+
+def _writable(span: Span) -> list[tuple[slice, Span]]:
+    """Groups of repeats that may be added to in place."""
+    return list(span.disjoint()) if span.overlaps else [(slice(None), span)]
+
+
+def _element_view(span: Span, x: torch.Tensor, element: int, whole: Span) -> torch.Tensor:
+    """The view that belongs to one batch element; all of them at once if the undivided span has a single repeat."""
+    if whole.repeat == 1:
+        return span.views(x)[0]
+    return span.views(x[element : element + 1])[0]
