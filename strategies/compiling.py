@@ -1,8 +1,9 @@
 """The compile parameters that every strategy shares, and what they do."""
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import ParamSpec, TypeVar
+from functools import partial
+from types import FunctionType
+from typing import Any
 
 import torch
 
@@ -11,30 +12,20 @@ from autotune.strategies.errors import ConfigError
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 OFF = "off"
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
-def compile_choices(problem: Problem, *, optional: bool = True) -> tuple[Choice, ...]:
-    """The choices ``compile`` and ``dynamic`` for code around vendor kernels.
+def compile_choices(problem: Problem) -> tuple[Choice, ...]:
+    """The choices ``compile`` and ``dynamic`` for code around a vendor kernel.
 
     On the CPU there are no CUDA graphs and no kernel templates worth autotuning, so only the default mode is offered.
-
-    Args:
-        problem: the device decides which modes make sense.
-        optional: whether running uncompiled is a choice.
     """
     modes = ("default",) if problem.device == "cpu" else MODES
-    return (
-        Choice("compile", ((OFF, *modes) if optional else modes)),
-        Choice("dynamic", (False, True), when=("compile", modes)),
-    )
+    return (Choice("compile", (OFF, *modes)), Choice("dynamic", (False, True), when=("compile", modes)))
 
 
-def compiled(function: Callable[P, T], config: Config) -> Callable[P, T]:
+def compiled(function: Callable[..., Any], config: Config) -> Callable[..., Any]:
     """Compile a function as the configuration says; the function itself if it says ``off``.
 
     Raises:
@@ -45,9 +36,22 @@ def compiled(function: Callable[P, T], config: Config) -> Callable[P, T]:
         return function
     if mode not in MODES:
         raise ConfigError(f"compile is {mode!r}, but must be one of {', '.join((OFF, *MODES))}")
-    return _compiled(function, mode, bool(config.get("dynamic", False)))
+    dynamic = bool(config.get("dynamic", False))
+    # fullgraph: a graph break, or one recompilation too many, is an error here and never a silent eager fallback.
+    return torch.compile(_own_code(function), mode=mode, dynamic=dynamic, fullgraph=True)
 
 
-@lru_cache(maxsize=256)  # one graph cache for each function and mode, however often it is built
-def _compiled(function: Callable[P, T], mode: str, dynamic: bool) -> Callable[P, T]:
-    return torch.compile(function, mode=mode, dynamic=dynamic, fullgraph=True)
+def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy with its own code object: dynamo counts recompilations by code object, over all who compile it."""
+    if isinstance(function, partial):
+        return partial(_own_code(function.func), *function.args, **function.keywords)
+    assert isinstance(function, FunctionType)
+    copy = FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

@@ -32,7 +32,7 @@ def dilated_tiles(problem: Problem, pattern: Dilated) -> Iterator[Tile]:
     for index, (w, r) in enumerate(branches):
         fresh = index == 0 and r == 1
         segments, tail = divmod(problem.query_len, w)
-        for offset, heads in pattern.head_classes(problem, r):
+        for offset, heads in pattern.head_classes(problem.heads, r):
             parts = (
                 Span(offset, grid_count(w, offset, r), r, segments, w),
                 Span(segments * w + offset, grid_count(tail, offset, r), r),

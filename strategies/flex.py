@@ -1,12 +1,12 @@
 """FlexAttention: every pattern as a block mask built directly, never through an N x N mask."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from autotune.strategies.compiling import compile_choices, compiled
+from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_dilated import Dilated
@@ -43,8 +43,9 @@ class Flex(Strategy):
                 Choice("num_stages", (0, 2, 3, 4)),
             )
         )
-        modes = tuple(_without_cuda_graphs(choice) for choice in compile_choices(problem, optional=False))
-        return Space(self.name, (*kernel, *modes))
+        # CUDA graphs gain nothing on a single launch, and a block mask holds for one length only.
+        modes = ("default",) if problem.device == "cpu" else ("default", "max-autotune-no-cudagraphs")
+        return Space(self.name, (*kernel, Choice("compile", modes)))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, block lists; gradients when training."""
@@ -54,7 +55,7 @@ class Flex(Strategy):
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Bind block mask and score modifier; the mask is made for the device of the first call."""
-        options = {
+        options: Any = {
             name.upper() if name.startswith("block") else name: size
             for name in ("block_m", "block_n", "num_warps", "num_stages")
             if (size := config.integer(name, 0))
@@ -68,7 +69,7 @@ class Flex(Strategy):
         ) -> torch.Tensor:
             if query.device not in masks:
                 masks[query.device] = block_mask(problem, pattern, query.device)
-            result: torch.Tensor = attention(  # type: ignore[assignment]
+            result: torch.Tensor = attention(
                 query,
                 key,
                 value,
@@ -81,14 +82,6 @@ class Flex(Strategy):
             return result
 
         return attend
-
-
-def _without_cuda_graphs(choice: Choice) -> Choice:
-    """CUDA graphs would need static inputs; the kernel is one launch anyway."""
-    modes = ("default", "max-autotune-no-cudagraphs")
-    if choice.name == "compile":
-        return Choice("compile", tuple(mode for mode in choice.values if mode in modes))
-    return choice
 
 
 def multiplicity_bias(problem: Problem, pattern: Pattern) -> Modifier:
@@ -125,8 +118,9 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
         some, whole = _key_blocks(problem, pattern, start, min(start + BLOCK, problem.query_len))
         partial.append(some)
         full.append(whole)
-    partial_counts, partial_blocks = _lists(partial, device)
-    full_counts, full_blocks = _lists(full, device)
+    columns = -(-problem.kv_len // BLOCK) if device.type == "cpu" else 1  # the CPU's kernel asks for full width
+    partial_counts, partial_blocks = _lists(partial, columns, device)
+    full_counts, full_blocks = _lists(full, columns, device)
     return BlockMask.from_kv_blocks(
         partial_counts,
         partial_blocks,
@@ -150,9 +144,9 @@ def _key_blocks(problem: Problem, pattern: Pattern, start: int, stop: int) -> tu
     return some, list(whole)
 
 
-def _lists(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts (1, 1, Q) and block numbers (1, 1, Q, K), the rest of each row zero."""
+def _lists(rows: list[list[int]], columns: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts (1, 1, Q) and block numbers (1, 1, Q, K), K at least ``columns``, the rest of each row zero."""
     counts = torch.tensor([len(row) for row in rows], dtype=torch.int32, device=device)
-    columns = max(1, max(len(row) for row in rows))
+    columns = max(columns, *(len(row) for row in rows))
     blocks = torch.tensor([row + [0] * (columns - len(row)) for row in rows], dtype=torch.int32, device=device)
     return counts[None, None], blocks[None, None]

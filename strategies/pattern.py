@@ -37,7 +37,7 @@ class Pattern(ABC):
     def label(self) -> str:
         """The pattern as a person reads it."""
 
-    def validate(self, problem: Problem) -> None:
+    def validate(self, problem: Problem) -> None:  # noqa: B027 - most patterns take every problem
         """Refuse a problem for which the pattern is not defined.
 
         Raises:
@@ -52,7 +52,9 @@ class Pattern(ABC):
 
         Args:
             problem: the shapes in question.
-            head, query, key: integer indices, broadcast against each other.
+            head: head numbers, of a shape that broadcasts against the others.
+            query: query positions, likewise.
+            key: key positions, likewise.
 
         Returns:
             Integers of the broadcast shape; 0 where the query does not see the key.
@@ -123,8 +125,7 @@ class Dense(Pattern):
         self, problem: Problem, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
         """Once, always."""
-        shape = torch.broadcast_shapes(head.shape, query.shape, key.shape)
-        return torch.ones(shape, dtype=torch.int32, device=query.device)
+        return torch.ones_like(head * query * key, dtype=torch.int32)
 
     def pairs(self, problem: Problem) -> int:
         """The full rectangle, or what lies under its top-left diagonal.

@@ -38,7 +38,7 @@ class BlockSparse(Pattern):
 
 @dataclass(frozen=True)
 class LocalWindow(BlockSparse):
-    """Blocks with \\|i - j\\| <= k, k the largest whose density over the full square stays within 1 - sparsity.
+    """Blocks at most k apart, k the largest whose density over the full square stays within 1 - sparsity.
 
     The diagonal is always there. Density counts tokens, so that a short last block does not blur it.
     """

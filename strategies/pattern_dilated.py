@@ -1,6 +1,5 @@
 """Dilated attention of LongNet (arXiv 2307.02486): segments, dilation, and one softmax over all branches."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,7 +50,8 @@ class Dilated(Pattern):
         >>> Dilated.longnet(16384)
         Dilated(segment_lengths=(2048, 8192, 16384), dilation_rates=(1, 4, 16), offsets='modulo')
         """
-        segments, rates = [], []
+        segments: list[int] = []
+        rates: list[int] = []
         while not segments or segments[-1] < seq_len:
             segments.append(min(2048 * 4 ** len(segments), seq_len))
             rates.append(4 ** len(rates))
@@ -68,15 +68,15 @@ class Dilated(Pattern):
         """(w, r) of every branch."""
         return zip(self.segment_lengths, self.dilation_rates, strict=True)
 
-    def head_classes(self, problem: Problem, rate: int) -> Iterator[tuple[int, slice]]:
+    def head_classes(self, head_count: int, rate: int) -> Iterator[tuple[int, slice]]:
         """The heads that share an offset, as (offset, slice of heads), for one branch."""
-        size = -(-problem.heads // rate)
-        for offset in range(min(rate, problem.heads)):
+        size = -(-head_count // rate)
+        for offset in range(min(rate, head_count)):
             if self.offsets == "modulo":
-                heads = slice(offset, problem.heads, rate)
+                heads = slice(offset, head_count, rate)
             else:
-                heads = slice(offset * size, min((offset + 1) * size, problem.heads))
-            if heads.start < problem.heads:
+                heads = slice(offset * size, min((offset + 1) * size, head_count))
+            if heads.start < head_count:
                 yield offset, heads
 
     def validate(self, problem: Problem) -> None:
@@ -110,7 +110,7 @@ class Dilated(Pattern):
 
     def reach(self, problem: Problem) -> int | None:
         """Diameter of the graph in which every grid of a segment is a clique, heads and branches united."""
-        return _reach(self, problem)
+        return _reach(self, problem.query_len, problem.heads)
 
     def extent(self, problem: Problem, start: int, stop: int) -> tuple[int, int]:
         """From the start of the earliest segment involved to the end of the latest."""
@@ -133,7 +133,7 @@ def _pairs(pattern: Dilated, problem: Problem) -> int:
     total = 0
     for w, r in pattern.branches:
         full, tail = divmod(problem.query_len, w)
-        for offset, heads in pattern.head_classes(problem, r):
+        for offset, heads in pattern.head_classes(problem.heads, r):
             members = len(range(*heads.indices(problem.heads)))
             for segments, length in ((full, w), (1, tail)):
                 count = grid_count(length, offset, r)
@@ -146,17 +146,17 @@ def _coverage(pattern: Dilated, problem: Problem) -> float:
     positions = torch.arange(problem.query_len)
     covered = torch.zeros(problem.heads, problem.query_len, dtype=torch.bool)
     for w, r in pattern.branches:
-        for offset, heads in pattern.head_classes(problem, r):
+        for offset, heads in pattern.head_classes(problem.heads, r):
             covered[heads] |= (positions % w) % r == offset
     return float(covered.float().mean())
 
 
 @lru_cache(maxsize=1024)
-def _reach(pattern: Dilated, problem: Problem) -> int | None:
-    positions = torch.arange(problem.query_len)
+def _reach(pattern: Dilated, seq_len: int, heads: int) -> int | None:
+    positions = torch.arange(seq_len)
     memberships = []
     for w, r in pattern.branches:
-        offsets = max((offset for offset, _ in pattern.head_classes(problem, r)), default=0) + 1
+        offsets = 1 + max(offset for offset, _ in pattern.head_classes(heads, r))
         residue = (positions % w) % r
         clique = positions // w * offsets + residue
         memberships.append(torch.where(residue < offsets, clique, -1))

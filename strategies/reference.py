@@ -24,7 +24,8 @@ def reference_rows(
         problem: the shapes, and whether causal.
         pattern: the function.
         query: shape (B, Hq, Lq, D).
-        key, value: shape (B, Hkv, Lk, D).
+        key: shape (B, Hkv, Lk, D).
+        value: shape (B, Hkv, Lk, D).
         rows: query indices, shape (R,).
         scale: factor on the scores; 1 / sqrt(D) if None.
 
@@ -35,7 +36,10 @@ def reference_rows(
     at_once = max(1, SCORES_AT_ONCE // problem.kv_len)
     heads = [
         torch.cat(
-            [_rows_of_head(problem, pattern, query, key, value, head, chunk, scale) for chunk in rows.split(at_once)],
+            [
+                _rows_of_head(problem, pattern, query, key, value, head, chunk, scale)
+                for chunk in torch.split(rows, at_once)
+            ],
             dim=1,
         )
         for head in range(problem.heads)

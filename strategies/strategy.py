@@ -21,7 +21,8 @@ class Attention(Protocol):
 
         Args:
             query: shape (B, Hq, Lq, D).
-            key, value: shape (B, Hkv, Lk, D).
+            key: shape (B, Hkv, Lk, D).
+            value: shape (B, Hkv, Lk, D).
             scale: factor on the scores; 1 / sqrt(D) if None.
 
         Returns:

@@ -23,7 +23,8 @@ def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, 
     Args:
         total: running output, float32, shape (..., L, D).
         total_lse: its log-sum-exp, float32, shape (..., L); -inf for rows without keys yet.
-        out, lse: the partial softmax over further keys, same shapes.
+        out: the partial softmax over further keys, shape (..., L, D).
+        lse: its log-sum-exp, float32, shape (..., L).
     """
     merged = torch.logaddexp(total_lse, lse)
     total.mul_(torch.exp(total_lse - merged).unsqueeze(-1))
@@ -48,7 +49,8 @@ def attend(
     Args:
         plan: the tiles; together they must give every query a key.
         query: shape (B, Hq, Lq, D).
-        key, value: shape (B, Hkv, Lk, D).
+        key: shape (B, Hkv, Lk, D).
+        value: shape (B, Hkv, Lk, D).
         scale: factor on the scores; 1 / sqrt(D) if None.
 
     Returns:
@@ -75,7 +77,7 @@ class _TileAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradients = _backward(ctx.plan, ctx.scale, grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
         return (*gradients, None, None)

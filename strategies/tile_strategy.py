@@ -2,15 +2,18 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import lru_cache, partial
 
-from autotune.strategies.compiling import compile_choices, compiled
+import torch
+
+from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.kernels import kernel_by_name, kernel_names
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.strategies.tile_attention import TilePlan, bind, merge_rows
+from autotune.strategies.tile_attention import Merge, TilePlan, bind, merge_rows
 from autotune.strategies.tiles import Tile
 
 
@@ -45,8 +48,7 @@ class TileStrategy(Strategy):
         """Parameters of the tiles, the kernel where there are several, compile options."""
         kernels = kernel_names(problem)
         kernel = (Choice("kernel", kernels),) if len(kernels) > 1 else ()
-        modes = tuple(_merge_modes(choice) for choice in compile_choices(problem))
-        return Space(self.name, (*self.choices(problem, pattern), *kernel, *modes))
+        return Space(self.name, (*self.choices(problem, pattern), *kernel, Choice("compile", ("off", "default"))))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Running output and log-sum-exp in float32, the largest partial result, and gradients when training."""
@@ -71,14 +73,23 @@ class TileStrategy(Strategy):
         names = kernel_names(problem)
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
         tiles = tuple(self.tiles(problem, pattern, config))
-        return bind(TilePlan(tiles, kernel, compiled(merge_rows, config)))
+        return bind(TilePlan(tiles, kernel, _merge(config.string("compile", "off"), problem.dtype)))
 
 
-def _merge_modes(choice: Choice) -> Choice:
-    """Only modes that make sense for an in-place pointwise pass over views of any shape: no CUDA graphs, dynamic."""
-    if choice.name == "compile":
-        return Choice("compile", tuple(mode for mode in choice.values if mode in ("off", "default")))
-    return Choice("dynamic", (True,), when=("compile", ("default",)))
+@lru_cache
+def _merge(mode: str, dtype: str) -> Merge:
+    """The merge pass, compiled once for all lengths; by dtype, so that the graphs of each stay few."""
+    if mode == "off":
+        return merge_rows
+    return partial(merge_squeezed, compiled(merge_rows, Config.of(dtype, compile=mode, dynamic=True)))
+
+
+def merge_squeezed(
+    merge: Merge, total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor
+) -> None:
+    """`merge_rows` without dimensions of size 1, which a dynamic graph would be compiled anew for."""
+    where = tuple(0 if size == 1 else slice(None) for size in lse.shape)
+    merge(total[where], total_lse[where], out[where], lse[where])
 
 
 def _head_count(tile: Tile) -> int:

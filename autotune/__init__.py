@@ -1,0 +1,60 @@
+"""Measure every implementation of attention on your device once, then always run the fastest that fits.
+
+Importing this package is cheap: torch is loaded with the first name that needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autotune.runtime import attention, explain
+    from autotune.selector import Decision
+    from autotune.strategies.config import Config
+    from autotune.strategies.errors import AutotuneError
+    from autotune.strategies.pattern import Dense
+    from autotune.strategies.pattern_block_sparse import BlockSparse, LocalWindow
+    from autotune.strategies.pattern_dilated import Dilated
+    from autotune.strategies.problem import Problem
+    from autotune.tuning import tune
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AutotuneError",
+    "BlockSparse",
+    "Config",
+    "Decision",
+    "Dense",
+    "Dilated",
+    "LocalWindow",
+    "Problem",
+    "attention",
+    "explain",
+    "tune",
+]
+
+_HOMES = {
+    "AutotuneError": "autotune.strategies.errors",
+    "BlockSparse": "autotune.strategies.pattern_block_sparse",
+    "Config": "autotune.strategies.config",
+    "Decision": "autotune.selector",
+    "Dense": "autotune.strategies.pattern",
+    "Dilated": "autotune.strategies.pattern_dilated",
+    "LocalWindow": "autotune.strategies.pattern_block_sparse",
+    "Problem": "autotune.strategies.problem",
+    "attention": "autotune.runtime",
+    "explain": "autotune.runtime",
+    "tune": "autotune.tuning",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autotune' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

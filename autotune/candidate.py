@@ -1,0 +1,145 @@
+"""What a worker is asked to try, and trying it: build, gate, memory, time."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from autotune.db.records import Measurement, Status
+from autotune.gate import Oracle, Outputs, checked_rows
+from autotune.inputs import Inputs, make_inputs
+from autotune.memory import lift_limit, limit_growth, peak_memory_bytes
+from autotune.strategies.config import Config
+from autotune.strategies.errors import UnsupportedError
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+from autotune.strategies.strategy import Attention, Strategy
+from autotune.timing import time_repeats
+
+Phase = Literal["prepare", "compile", "run"]
+REASON_CHARACTERS = 2000  # compilers print megabytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One configuration to try on one device."""
+
+    device: str
+    problem: Problem
+    pattern: Pattern
+    strategy: Strategy
+    config: Config
+    growth_limit_bytes: int  # allocations beyond this fail instead of taking the machine down
+    timing_budget_s: float = 1.0
+    drop_over_ms: float | None = None
+
+
+class Bench:
+    """Tries candidates in this process, keeping inputs and oracle of the last problem."""
+
+    def __init__(self) -> None:
+        self._cell: tuple[str, Problem, Pattern] | None = None
+        self._inputs: Inputs
+        self._oracle: Oracle
+
+    def measure(self, candidate: Candidate, enter: Callable[[Phase], None]) -> Measurement:
+        """Try a candidate; whatever it raises becomes a status.
+
+        Args:
+            candidate: what to try.
+            enter: called when a phase begins, so that the coordinator can hold it to its deadline.
+        """
+        enter("prepare")
+        self._prepare(candidate)
+        trial = _Trial(candidate, self._inputs, self._oracle, enter)
+        try:
+            limit_growth(candidate.growth_limit_bytes)
+            return trial.measure()
+        except Exception as error:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
+            return _failure(error, compiling=trial.compiling)
+        finally:
+            lift_limit()
+            torch.compiler.reset()
+
+    def _prepare(self, candidate: Candidate) -> None:
+        cell = (candidate.device, candidate.problem, candidate.pattern)
+        if cell == self._cell:
+            return
+        rows = checked_rows(candidate.problem)
+        self._cell = None
+        self._inputs = make_inputs(candidate.problem, torch.device(candidate.device), rows)
+        self._oracle = Oracle.of(candidate.problem, candidate.pattern, self._inputs, rows)
+        self._cell = cell
+
+
+@dataclass
+class _Trial:
+    """One candidate's way through the phases."""
+
+    candidate: Candidate
+    inputs: Inputs
+    oracle: Oracle
+    enter: Callable[[Phase], None]
+    compiling: bool = True
+
+    def measure(self) -> Measurement:
+        problem, device = self.candidate.problem, torch.device(self.candidate.device)
+        started = time.perf_counter()
+        self.enter("compile")
+        attend = self.candidate.strategy.build(problem, self.candidate.pattern, self.candidate.config)
+        outputs = self._call(attend)
+        self.compiling = False
+        compiled = time.perf_counter()
+        self.enter("run")
+        verdict = self.oracle.judge(outputs)
+        del outputs
+        judged = time.perf_counter()
+        times = {"compile_s": compiled - started, "gate_s": judged - compiled} | {
+            "rel_error": _finite(verdict.rel_error),
+            "max_abs_error": _finite(verdict.max_abs_error),
+        }
+        if verdict.reason:
+            return Measurement(status=Status.WRONG_RESULT, reason=verdict.reason, **times)
+        peak = peak_memory_bytes(lambda: self._call(attend), device)
+        repeats = time_repeats(
+            lambda: self._call(attend),
+            device,
+            budget_s=self.candidate.timing_budget_s,
+            drop_over_ms=self.candidate.drop_over_ms,
+        )
+        return Measurement(
+            status=Status.OK,
+            times_ms=repeats,
+            peak_memory_bytes=peak,
+            timing_s=time.perf_counter() - judged,
+            **times,
+        )
+
+    def _call(self, attend: Attention) -> Outputs:
+        """One forward pass, or one forward and backward pass."""
+        query, key, value, grad = self.inputs.query, self.inputs.key, self.inputs.value, self.inputs.grad
+        out = attend(query, key, value)
+        if grad is None:
+            return (out,)
+        return (out, *torch.autograd.grad(out, (query, key, value), grad))
+
+
+def _finite(value: float) -> float | None:
+    return value if value < float("inf") else None
+
+
+def _failure(error: Exception, *, compiling: bool) -> Measurement:
+    """The status of an exception."""
+    text = f"{type(error).__name__}: {error}".strip()
+    if isinstance(error, UnsupportedError):
+        return Measurement(status=Status.UNSUPPORTED, reason=str(error))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return Measurement(status=Status.OOM, reason=text[:REASON_CHARACTERS])
+    if compiling:
+        return Measurement(status=Status.COMPILE_ERROR, reason=text[:REASON_CHARACTERS])
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{text[:REASON_CHARACTERS]} ({where.filename.rpartition('/')[2]}:{where.lineno})"
+    return Measurement(status=Status.CRASHED, reason=reason)

@@ -1,0 +1,133 @@
+"""The command line. Only click is imported here, so that help is instant; each command loads what it needs."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATTERN_NAMES = ("dense", "dilated", "local_window")
+STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
+DTYPE_NAMES = ("float16", "bfloat16", "float32")
+EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
+FORMAT_NAMES = ("markdown", "json", "csv")
+
+DATABASE = click.option(
+    "--db", envvar="AUTOTUNE_DB", metavar="PATH|URL", help="Database; by default one file in the user data folder."
+)
+
+
+class _Commands(click.Group):
+    """Turns every error meant for the user into one line and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # Torch is loaded by now if the error can be ours; without this detour help would have to load it.
+            from autotune.strategies.errors import AutotuneError
+
+            if not isinstance(error, AutotuneError):
+                raise
+            click.echo(f"autotune: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"auto_envvar_prefix": "AUTOTUNE", "max_content_width": 110})
+@click.version_option(package_name="autotune-attention", prog_name="autotune")
+def main() -> None:
+    """Measure every implementation of attention on your device once, then always run the fastest that fits."""
+
+
+def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that describe a problem."""
+    for option in reversed(
+        (
+            click.option("--batch", default=1, show_default=True, help="Batch size."),
+            click.option("--heads", default=8, show_default=True, help="Query heads."),
+            click.option("--kv-heads", type=int, help="Key and value heads; as many as query heads by default."),
+            click.option("--head-dim", default=64, show_default=True, help="Size of a head."),
+            click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="By default float16 on GPUs, float32 on CPUs."),
+            click.option("--causal", is_flag=True, help="Each query sees only keys up to itself."),
+            click.option("--direction", type=click.Choice(("forward", "training")), default="forward"),
+            click.option("--sparsity", default="0.9,0.95", show_default=True, help="Of local windows."),
+            click.option("--segment-lengths", help="Of the dilated pattern, as in 2048,4096; LongNet's by default."),
+            click.option("--dilation-rates", help="Of the dilated pattern, one for each segment length."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.option("--device", help="cpu, cuda, cuda:INDEX or all; by default the best one present.")
+@click.option("--lengths", help="Sequence lengths, as in 4096,8192 or 4k:1m; by default what suits the device.")
+@click.option("--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), help="Repeatable; default all.")
+@click.option("--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all.")
+@_shape_options
+@click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
+@click.option("--budget", help="Stop after this time, as in 10m.")
+@click.option("--memory-limit", help="Peak memory above the inputs that a configuration may take, as in 8GiB.")
+@DATABASE
+def tune(db: str | None, **options: Any) -> None:
+    """Search the fastest configuration for each length and pattern, and store every measurement."""
+    from autotune.cli_tune import run_tune
+
+    run_tune(db=db, command=_command_line(), **options)
+
+
+@main.command()
+@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help="By default a table on a terminal, else markdown.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output by default.")
+@DATABASE
+def report(format_name: str | None, output: Path | None, db: str | None) -> None:
+    """Turn the database into a report."""
+    from autotune.cli_report import run_report
+
+    run_report(format_name, output, db)
+
+
+@main.command()
+@DATABASE
+def show(db: str | None) -> None:
+    """List what is tuned: each cell with its best configuration, margin and age."""
+    from autotune.cli_report import run_show
+
+    run_show(db)
+
+
+@main.command()
+@click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present.")
+@click.option("--length", required=True, help="Sequence length.")
+@click.option("--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), default=("dense",), show_default=True)
+@_shape_options
+@click.option("--memory-limit", help="Bytes a call may take above its inputs, as in 8GiB.")
+@DATABASE
+def explain(db: str | None, **options: Any) -> None:
+    """Say what would run for a problem, and why; several patterns are alternatives."""
+    from autotune.cli_report import run_explain
+
+    run_explain(db=db, **options)
+
+
+@main.command()
+@DATABASE
+def doctor(db: str | None) -> None:
+    """Check device, compiler, dtypes and database, and say what to do about what is wrong."""
+    from autotune.doctor import run_doctor
+
+    run_doctor(db)
+
+
+def _command_line() -> str:
+    """What was typed, as a shell would take it."""
+    return shlex.join(["autotune", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Peak memory of a call, above what was there before it."""
+
+import ctypes
+import ctypes.util
+import gc
+import re
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def peak_memory_bytes(call: Callable[[], Any], device: torch.device) -> int:
+    """Run a call once and tell its peak memory above the state before, its output included.
+
+    Allocator statistics on CUDA; the process's resident high-water mark on the CPU, which is exact to a few pages
+    for a call that has run before (so that libraries are loaded and threads have their stacks).
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = call()
+        torch.cuda.synchronize(device)
+        del result
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    release_free_heap()
+    before = _reset_high_water()
+    result = call()
+    after = _high_water()
+    del result
+    return max(0, after - before)
+
+
+def release_free_heap() -> None:
+    """Give freed heap pages back, so that reusing them counts as growth."""
+    if sys.platform == "linux" and (name := ctypes.util.find_library("c")):
+        ctypes.CDLL(name).malloc_trim(0)
+
+
+def limit_growth(limit_bytes: int) -> None:
+    """Make allocations fail once this process has grown by ``limit_bytes`` (private memory, Linux only)."""
+    if sys.platform == "linux":
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + limit_bytes, hard))
+
+
+def lift_limit() -> None:
+    """Undo `limit_growth`."""
+    if sys.platform == "linux":
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def _reset_high_water() -> int:
+    """Start a new high-water mark where the kernel allows it; the bytes resident now, or the old mark."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _high_water()  # the mark only ever grows: a call below it counts as nothing
+    return _status_bytes("VmRSS")
+
+
+def _high_water() -> int:
+    if sys.platform == "linux":
+        return _status_bytes("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _status_bytes(field: str) -> int:
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1]) * 1024

@@ -1,0 +1,139 @@
+"""The Optuna search over one cell's configurations."""
+
+import hashlib
+import math
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import Trial, TrialState
+
+from autotune.db.records import Measurement, Status
+from autotune.db.store import Store
+from autotune.strategies.config import Config, Value
+from autotune.strategies.space import Space
+
+REPEATS_BEFORE_RANDOM = 5  # a sampler that asks for the same configurations again has nothing new to say
+
+
+def open_storage(store: Store) -> BaseStorage:
+    """Optuna's tables, in the same database as the measurements."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    connect_args = {"timeout": 60} if store.connection_url.startswith("sqlite") else {}
+    return RDBStorage(store.connection_url, engine_kwargs={"connect_args": connect_args})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A configuration the search wants measured."""
+
+    trial: Trial
+    config: Config
+
+
+class Search:
+    """Proposes configurations, each once; the default of every strategy comes first.
+
+    Args:
+        storage: where the study lives.
+        name: of the study; the space's shape is added, for a study cannot change it.
+        spaces: the strategies' spaces, in order of preference.
+        known: measurements of configurations that need not be asked for again.
+        memory_limit_bytes: a peak above this is infeasible.
+        seed: of the sampler.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        spaces: Mapping[str, Space],
+        known: Mapping[Config, Measurement],
+        memory_limit_bytes: int,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._spaces = spaces
+        self._known = dict(known)
+        self._limit = memory_limit_bytes
+        self._random = random.Random(seed)
+        shape = hashlib.sha256(repr([(n, s.choices) for n, s in spaces.items()]).encode()).hexdigest()[:8]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate, group: stable since 2020
+            sampler = TPESampler(
+                multivariate=True, group=True, n_startup_trials=8, seed=seed, warn_independent_sampling=False
+            )
+        self._study = optuna.create_study(
+            storage=storage, sampler=sampler, study_name=f"{name[:480]} [{shape}]", load_if_exists=True
+        )
+        defaults = (space.default for space in spaces.values())
+        for config in (*defaults, *self._not_in_study()):
+            self._enqueue(config)
+
+    @property
+    def size(self) -> int:
+        """Configurations there are."""
+        return sum(len(space) for space in self._spaces.values())
+
+    def asks(self) -> Iterator[Ask]:
+        """Configurations not measured yet, until there are none; answer each with `tell`."""
+        repeats = 0
+        while remaining := self._remaining():
+            if repeats >= REPEATS_BEFORE_RANDOM:
+                self._enqueue(self._random.choice(remaining))
+            trial = self._study.ask()
+            config = self._suggest(trial)
+            if config is None:
+                self._study.tell(trial, state=TrialState.FAIL)
+                repeats += 1
+            elif config in self._known:
+                self._answer(trial, self._known[config])
+                repeats += 1
+            else:
+                repeats = 0
+                yield Ask(trial, config)
+
+    def tell(self, ask: Ask, measurement: Measurement) -> None:
+        """Report what came of a configuration."""
+        self._known[ask.config] = measurement
+        self._answer(ask.trial, measurement)
+
+    def _answer(self, trial: Trial, measurement: Measurement) -> None:
+        time_ms = measurement.time_ms
+        if measurement.status is Status.OK and time_ms is not None:
+            trial.set_constraint("memory", (measurement.peak_memory_bytes or 0) / self._limit - 1.0)
+            self._study.tell(trial, math.log(max(time_ms, 1e-6)))
+        else:
+            # Pruned and infeasible: a failed trial would teach the sampler nothing.
+            trial.set_constraint("memory", 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _suggest(self, trial: Trial) -> Config | None:
+        name = str(trial.suggest_categorical("strategy", list(self._spaces)))
+
+        def pick(choice: str, values: tuple[Value, ...]) -> Value:
+            value: Value = trial.suggest_categorical(f"{name}.{choice}", values)  # type: ignore[assignment]
+            return value
+
+        config = self._spaces[name].choose(pick)
+        if config is not None:
+            trial.set_user_attr("config", config.text)
+        return config
+
+    def _enqueue(self, config: Config) -> None:
+        params = {f"{config.strategy}.{name}": value for name, value in config.params}
+        self._study.enqueue_trial({"strategy": config.strategy, **params}, skip_if_exists=False)
+
+    def _remaining(self) -> list[Config]:
+        return [config for space in self._spaces.values() for config in space if config not in self._known]
+
+    def _not_in_study(self) -> list[Config]:
+        """Known configurations that this study has not seen: imported, or measured just before a kill."""
+        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        seen = {trial.user_attrs.get("config") for trial in finished}
+        return [config for config in self._known if config.text not in seen and config.strategy in self._spaces]

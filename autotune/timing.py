@@ -1,0 +1,60 @@
+"""Raw repeats of a call."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+MIN_REPEATS = 3
+MAX_REPEATS = 50
+
+
+def repeat_count(first_ms: float, budget_s: float) -> int:
+    """How often to time a call that takes ``first_ms``.
+
+    >>> repeat_count(1.0, 1.0), repeat_count(100.0, 1.0), repeat_count(9000.0, 1.0)
+    (50, 10, 3)
+    """
+    return max(MIN_REPEATS, min(MAX_REPEATS, int(budget_s * 1e3 / max(first_ms, 1e-3))))
+
+
+def time_repeats(
+    call: Callable[[], Any], device: torch.device, *, budget_s: float, drop_over_ms: float | None = None
+) -> tuple[float, ...]:
+    """Time a warm call repeatedly.
+
+    Args:
+        call: what to time; it has run at least once.
+        device: CUDA calls are timed by events, CPU calls by the monotonic clock.
+        budget_s: seconds to spend on repeats, of which there are 3 to 50.
+        drop_over_ms: a call whose first repeat is slower than this has lost, and is not repeated.
+
+    Returns:
+        Milliseconds of each repeat, in order.
+    """
+    once = _time_cuda if device.type == "cuda" else _time_cpu
+    warm_up = once(call)
+    first = once(call)
+    if drop_over_ms is not None and min(warm_up, first) > drop_over_ms:
+        return (first,)
+    return (first, *(once(call) for _ in range(repeat_count(first, budget_s) - 1)))
+
+
+def _time_cpu(call: Callable[[], Any]) -> float:
+    start = time.perf_counter_ns()
+    result = call()
+    elapsed = time.perf_counter_ns() - start
+    del result  # freeing the output is not part of the call
+    return elapsed / 1e6
+
+
+def _time_cuda(call: Callable[[], Any]) -> float:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    result = call()
+    stop.record()
+    torch.cuda.synchronize()
+    del result
+    return float(start.elapsed_time(stop))

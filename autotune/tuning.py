@@ -1,0 +1,88 @@
+"""The tuning engine: for each cell, search, measure, store, decide."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from autotune.cell_tuner import CellResult, Observer, Session
+from autotune.cells import Workload
+from autotune.db.location import default_database
+from autotune.db.store import Store
+from autotune.effort import EFFORTS, Level
+from autotune.environment import free_memory_bytes, resolve_device
+from autotune.search import open_storage
+from autotune.strategies.catalog import STRATEGIES
+from autotune.strategies.errors import ConfigError
+from autotune.strategies.strategy import Strategy
+from autotune.worker import Deadlines, Worker
+
+MEMORY_SHARE = 0.8  # of the free memory, where no limit is given
+
+
+def tune(
+    workload: Workload | None = None,
+    *,
+    device: str | None = None,
+    strategies: Sequence[str] | None = None,
+    effort: Level = "standard",
+    trials: int | None = None,
+    budget_s: float | None = None,
+    memory_limit_bytes: int | None = None,
+    db: str | Path | None = None,
+    observer: Observer | None = None,
+    command: str = "autotune.tune()",
+) -> list[CellResult]:
+    """Measure candidates for every cell of a workload and store everything; what is known is not measured again.
+
+    Args:
+        workload: problems and patterns; exact, dilated and local windows at lengths that suit the device if None.
+        device: ``cpu``, ``cuda`` or ``cuda:INDEX``; the best one present if None.
+        strategies: names to choose from; all if None.
+        effort: how hard to search.
+        trials: configurations to measure for each cell, instead of the effort's.
+        budget_s: stop after so many seconds, with what has been found.
+        memory_limit_bytes: peak memory above the inputs that a configuration may take; 80 % of the free memory if None.
+        db: database path or URL; the default database if None.
+        observer: told about progress.
+        command: noted with the measurements.
+
+    Raises:
+        AutotuneError: an argument is out of range, or the database cannot be used.
+    """
+    target = resolve_device(device)
+    chosen = choose_strategies(strategies)
+    level = EFFORTS[effort] if trials is None else replace(EFFORTS[effort], trials=trials)
+    cells = (workload or Workload()).cells(target)
+    limit = memory_limit_bytes or int(MEMORY_SHARE * free_memory_bytes(target))
+    deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
+    deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
+    results = []
+    with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
+        session = Session(
+            store=store,
+            storage=open_storage(store),
+            worker=worker,
+            run_id=store.begin_run(command),
+            strategies=chosen,
+            effort=level,
+            memory_limit_bytes=limit,
+            deadline=deadline,
+            observer=observer or Observer(),
+        )
+        for number, cell in enumerate(cells, start=1):
+            if time.monotonic() < deadline:
+                results.append(session.tune_cell(cell, number, len(cells)))
+    return results
+
+
+def choose_strategies(names: Sequence[str] | None) -> dict[str, Strategy]:
+    """The named strategies, or all.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    for name in names or ():
+        if name not in STRATEGIES:
+            raise ConfigError(f"strategy is {name!r}, but must be one of {', '.join(STRATEGIES)}")
+    return {name: strategy for name, strategy in STRATEGIES.items() if not names or name in names}

@@ -1,0 +1,134 @@
+"""The coordinator's handle on a disposable worker process."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+from autotune.candidate import Candidate, Phase
+from autotune.db.records import Measurement, Status
+from autotune.strategies.errors import AutotuneError
+
+STDERR_CHARACTERS = 600
+
+
+class WorkerError(AutotuneError, RuntimeError):
+    """The worker does not even start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long each phase of a candidate may take, in seconds."""
+
+    start_s: float = 120.0  # importing torch on a busy machine
+    prepare_s: float = 600.0  # inputs and oracle, once for each cell
+    compile_s: float = 120.0  # build and first call
+    run_s: float = 60.0  # gate, memory and timing
+
+    def of(self, phase: Phase) -> float:
+        """The deadline of one phase."""
+        return {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}[phase]
+
+
+class Worker:
+    """Tries candidates in a process of its own, which is replaced when it dies or overruns a deadline."""
+
+    def __init__(self, deadlines: Deadlines | None = None) -> None:
+        self._deadlines = deadlines or Deadlines()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kill()
+        self._stderr.close()
+
+    def measure(self, candidate: Candidate) -> Measurement:
+        """Try a candidate, whatever happens to the process that does it.
+
+        Raises:
+            WorkerError: no worker could be started.
+        """
+        if self._process is None:
+            self._start()
+        self._connection.send(candidate)
+        phase: Phase = "prepare"
+        while True:
+            limit = self._deadlines.of(phase)
+            if not self._connection.poll(limit):
+                self._kill()
+                return Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
+            try:
+                message = self._connection.recv()
+            except (EOFError, ConnectionResetError):
+                return self._post_mortem(phase)
+            if isinstance(message, Measurement):
+                return message
+            phase = message
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        self._stderr.truncate(0)
+        # A group of its own: Ctrl-C is for the coordinator, and killing the group takes compilers along.
+        # One compile thread: inductor's pool of processes would outlive a kill and blur the clock.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "autotune.worker_main", str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._stderr,
+            stderr=self._stderr,
+            start_new_session=True,
+            env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"},
+        )
+        theirs.close()
+        self._connection = ours
+        try:
+            ready = self._connection.poll(self._deadlines.start_s) and self._connection.recv() == "ready"
+        except (EOFError, ConnectionResetError):
+            ready = False
+        if not ready:
+            self._kill()
+            raise WorkerError(f"the worker process did not start within {self._deadlines.start_s:g} s: {self._tail()}")
+
+    def _post_mortem(self, phase: Phase) -> Measurement:
+        """The status of a worker that died by itself."""
+        assert self._process is not None
+        code = self._process.wait()
+        self._kill()
+        tail = self._tail()
+        if code == -signal.SIGKILL:
+            reason = f"killed by the kernel during {phase} (SIGKILL), most likely for want of memory"
+            return Measurement(status=Status.OOM, reason=reason, signal=-code)
+        if code < 0:
+            reason = f"killed by {signal.Signals(-code).name} during {phase}. {tail}".strip()
+            return Measurement(status=Status.CRASHED, reason=reason, signal=-code)
+        return Measurement(status=Status.CRASHED, reason=f"exited with code {code} during {phase}. {tail}".strip())
+
+    def _kill(self) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):  # gone by itself, and its children with it
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._connection.close()
+        self._process = None
+
+    def _tail(self) -> str:
+        """The end of what the worker printed."""
+        time.sleep(0.01)
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - STDERR_CHARACTERS))
+        return self._stderr.read().decode(errors="replace").strip()

@@ -1,0 +1,122 @@
+"""Reading: measurements and decisions that match a filter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from autotune.db import rows
+from autotune.db.records import Choice, Record
+from autotune.db.tables import (
+    CellRow,
+    ConfigRow,
+    DecisionRow,
+    EnvironmentRow,
+    MeasurementRow,
+    PatternRow,
+    ProblemRow,
+    RunRow,
+)
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+
+Row = TypeVar("Row", RunRow, EnvironmentRow, ProblemRow, PatternRow, ConfigRow)
+Fact = TypeVar("Fact")
+Reference = InstrumentedAttribute[int]
+REFERENCES = (
+    MeasurementRow.run_id,
+    MeasurementRow.environment_id,
+    MeasurementRow.problem_id,
+    MeasurementRow.pattern_id,
+    MeasurementRow.config_id,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which cells are wanted; None stands for all."""
+
+    environment_fingerprint: str | None = None
+    device: str | None = None  # device type: "cpu" or "cuda"
+    problem: Problem | None = None
+    pattern: Pattern | None = None
+
+    def conditions(self, about: type[CellRow]) -> list[ColumnElement[bool]]:
+        """What joins cell and configuration to the table ``about``, and keeps what is wanted."""
+        conditions = [
+            about.environment_id == EnvironmentRow.id,
+            about.problem_id == ProblemRow.id,
+            about.pattern_id == PatternRow.id,
+            about.config_id == ConfigRow.id,
+        ]
+        if self.environment_fingerprint is not None:
+            conditions.append(EnvironmentRow.fingerprint == self.environment_fingerprint)
+        if self.device is not None:
+            conditions.append(EnvironmentRow.device == self.device)
+        if self.problem is not None:
+            conditions.append(ProblemRow.key == self.problem.key)
+        if self.pattern is not None:
+            conditions.append(PatternRow.digest == rows.pattern_digest(self.pattern))
+        return conditions
+
+
+def read_records(session: Session, wanted: Filter) -> list[Record]:
+    """Every measurement that is wanted, oldest first."""
+    conditions = wanted.conditions(MeasurementRow)
+    # Plain columns: as model instances, ten thousand measurements take several times as long.
+    query = (
+        select(MeasurementRow.id, MeasurementRow.created_at, *REFERENCES, *rows.MEASUREMENT_COLUMNS)
+        .where(*conditions)
+        .order_by(MeasurementRow.created_at, MeasurementRow.id)
+    )
+    found = session.execute(query).all()
+
+    def shared(table: type[Row], rebuild: Callable[[Row], Fact], reference: Reference) -> dict[int, Fact]:
+        """What many measurements have in common, rebuilt once."""
+        referred = select(table).where(table.id.in_(select(reference).where(*conditions)))
+        return {row.id: rebuild(row) for row in session.scalars(referred)}
+
+    runs = shared(RunRow, rows.run_of, MeasurementRow.run_id)
+    environments = shared(EnvironmentRow, rows.environment_of, MeasurementRow.environment_id)
+    problems = shared(ProblemRow, rows.problem_of, MeasurementRow.problem_id)
+    patterns = shared(PatternRow, rows.pattern_of, MeasurementRow.pattern_id)
+    configs = shared(ConfigRow, rows.config_of, MeasurementRow.config_id)
+    return [
+        Record(
+            id=number,
+            created_at=created_at,
+            run=runs[run],
+            environment=environments[environment],
+            problem=problems[problem],
+            pattern=patterns[pattern],
+            config=configs[config],
+            measurement=rows.measurement_of(values),
+        )
+        for number, created_at, run, environment, problem, pattern, config, *values in found
+    ]
+
+
+def read_choices(session: Session, wanted: Filter) -> list[Choice]:
+    """The latest decision for each cell that is wanted, oldest first."""
+    query = (
+        select(DecisionRow, EnvironmentRow, ProblemRow, PatternRow, ConfigRow)
+        .where(*wanted.conditions(DecisionRow))
+        .order_by(DecisionRow.created_at, DecisionRow.id)
+    )
+    latest: dict[tuple[int, int, int], Choice] = {}
+    for decision, environment, problem, pattern, config in session.execute(query):
+        cell = (environment.id, problem.id, pattern.id)
+        latest.pop(cell, None)  # so that the newer one comes in its own place
+        latest[cell] = Choice(
+            created_at=decision.created_at,
+            environment=rows.environment_of(environment),
+            problem=rows.problem_of(problem),
+            pattern=rows.pattern_of(pattern),
+            config=rows.config_of(config),
+            measurement_id=decision.measurement_id,
+            margin=decision.margin,
+            candidates=decision.candidates,
+        )
+    return list(latest.values())

@@ -1,0 +1,191 @@
+"""The store: every measurement and decision, each committed before the next begins."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from autotune.db.address import Address
+from autotune.db.engine import connect
+from autotune.db.failures import one_line_errors
+from autotune.db.queries import Filter, read_choices, read_records
+from autotune.db.records import Choice, Environment, Measurement, Record
+from autotune.db.rows import config_row, environment_row, measurement_values, pattern_row, problem_row
+from autotune.db.schema import require_current, upgrade
+from autotune.db.tables import DecisionRow, Dimension, MeasurementRow, RunRow
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+
+LOCK_TIMEOUT_S = 30.0
+
+
+class Store:
+    """An open database. Every method may raise `StoreError`, in one line that says what to do.
+
+    Several stores, in several processes, may have the same database open; nothing is cached between calls.
+    """
+
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self._address = address
+        self._engine = engine
+
+    @classmethod
+    def open(
+        cls, url_or_path: str | Path, *, read_only: bool = False, lock_timeout_s: float = LOCK_TIMEOUT_S
+    ) -> "Store":
+        """Open a database and bring its schema up to date; a new file is created, with its folders.
+
+        An up-to-date database is not written to by opening it.
+
+        Args:
+            url_or_path: a path, or a SQLAlchemy URL.
+            read_only: open what exists, and leave it as it is; a file that cannot be written will do.
+            lock_timeout_s: how long to wait for another process that has a SQLite file locked.
+
+        Raises:
+            StoreNotFoundError: ``read_only``, and there is no database, or an empty one.
+            StoreError: it cannot be opened, is foreign or damaged, or has a newer schema.
+        """
+        address = Address.parse(url_or_path)
+        engine = connect(address, read_only=read_only, lock_timeout_s=lock_timeout_s)
+        with ExitStack() as on_failure, one_line_errors(address.name):
+            on_failure.callback(engine.dispose)
+            if read_only:
+                require_current(engine, address)
+            else:
+                upgrade(engine, address, lock_timeout_s)
+            on_failure.pop_all()
+        return cls(address, engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The database as messages call it: its path, or its URL with the password hidden."""
+        return self._address.name
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL, with any password hidden."""
+        return self._address.url.render_as_string(hide_password=True)
+
+    @property
+    def connection_url(self) -> str:
+        """The SQLAlchemy URL with its password, for another library to connect to; not for printing."""
+        return self._address.url.render_as_string(hide_password=False)
+
+    def begin_run(self, command: str) -> int:
+        """Note that an invocation begins; the id goes with its measurements."""
+        with self._session() as session:
+            row = RunRow(command=command)
+            session.add(row)
+            session.commit()
+            return row.id
+
+    def add(
+        self,
+        run_id: int,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        config: Config,
+        measurement: Measurement,
+    ) -> int:
+        """Store a measurement, committed on return, and return its id."""
+        cell = self._cell(environment, problem, pattern, config)
+        with self._session() as session:
+            row = MeasurementRow(run_id=run_id, **cell, **measurement_values(measurement))
+            session.add(row)
+            session.commit()
+            return row.id
+
+    def decide(
+        self,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        config: Config,
+        measurement_id: int,
+        margin: float | None,
+        candidates: int,
+    ) -> None:
+        """Store what a search settled on for a cell; earlier decisions stay, and the latest counts."""
+        cell = self._cell(environment, problem, pattern, config)
+        with self._session() as session:
+            session.add(DecisionRow(measurement_id=measurement_id, margin=margin, candidates=candidates, **cell))
+            session.commit()
+
+    def records(
+        self,
+        *,
+        environment_fingerprint: str | None = None,
+        device: str | None = None,
+        problem: Problem | None = None,
+        pattern: Pattern | None = None,
+    ) -> list[Record]:
+        """Stored measurements, oldest first; each argument narrows them."""
+        wanted = Filter(
+            environment_fingerprint=environment_fingerprint, device=device, problem=problem, pattern=pattern
+        )
+        with self._session() as session:
+            return read_records(session, wanted)
+
+    def choices(
+        self,
+        *,
+        environment_fingerprint: str | None = None,
+        device: str | None = None,
+        problem: Problem | None = None,
+        pattern: Pattern | None = None,
+    ) -> list[Choice]:
+        """The latest decision for each cell, oldest first; each argument narrows them."""
+        wanted = Filter(
+            environment_fingerprint=environment_fingerprint, device=device, problem=problem, pattern=pattern
+        )
+        with self._session() as session:
+            return read_choices(session, wanted)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with one_line_errors(self.name), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    def _cell(self, environment: Environment, problem: Problem, pattern: Pattern, config: Config) -> dict[str, int]:
+        return {
+            "environment_id": self._identify(environment_row(environment)),
+            "problem_id": self._identify(problem_row(problem)),
+            "pattern_id": self._identify(pattern_row(pattern)),
+            "config_id": self._identify(config_row(config)),
+        }
+
+    def _identify(self, row: Dimension) -> int:
+        """The id of the stored row with the same content; inserted and committed if there is none."""
+        column = getattr(type(row), row.natural_key)
+        same = select(type(row).id).where(column == getattr(row, row.natural_key))
+        with self._session() as session:
+            if (found := session.scalar(same)) is not None:
+                return found
+            session.rollback()
+            session.add(row)
+            try:
+                session.commit()
+            except IntegrityError:  # another process was faster
+                session.rollback()
+                return session.scalars(same).one()
+            return row.id

@@ -1,0 +1,1 @@
+"""What we tell: stored measurements and decisions turned into text, as pure functions."""

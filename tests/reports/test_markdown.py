@@ -1,0 +1,50 @@
+"""What the Markdown report must and must not say, beyond the whole expected text."""
+
+from datetime import UTC, datetime
+
+from autotune.db.records import Status
+from autotune.reports.markdown import markdown
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Dense
+
+GENERATED = datetime(2026, 1, 3, tzinfo=UTC)
+SDPA = Config.of("sdpa", backend="math")
+
+
+def test_title(book):
+    book.add(Dense(), SDPA, Status.OK, 1.0)
+    assert markdown(book.records, [], generated=GENERATED, title="A <b>").startswith("# A \\<b\\>\n\nGenerated: 2026")
+
+
+def test_nothing_ok(book):
+    """A failure is shown with its reason, and nothing is ranked."""
+    book.add(Dense(), SDPA, Status.OOM, 1.0, reason="the device is full")
+    text = markdown(book.records, [], generated=GENERATED)
+    assert "| `dense/sdpa` | none | - | - | - | - | 0 | 1 (1 oom) |" in text
+    assert "| none (1 oom) |" in text
+    assert "- 4,096 tokens: no result can be ranked." in text
+    assert text.count("the device is full") == 2
+
+
+def test_only_success(book):
+    book.add(Dense(), SDPA, Status.OK, 1.0)
+    text = markdown(book.records, [], generated=GENERATED)
+    assert "No measurement failed." in text
+    assert "fastest is `dense/sdpa`, 1.000 ms; it is exact." in text
+
+
+def test_choice_that_failed_later_shows_no_time(book):
+    book.choose(book.add(Dense(), SDPA, Status.OK, 123.0), 0.1, 5)
+    book.add(Dense(), SDPA, Status.WRONG_RESULT, reason="all zeros")
+    text = markdown(book.records, book.choices, generated=GENERATED)
+    assert "| `sdpa(backend=math)` (now wrong_result) | search | - | - | - | 10.00 % | 5 | - |" in text
+    assert "123" not in text
+
+
+def test_choice_whose_measurements_are_left_out(book):
+    """A report on part of the records still names what was chosen, without figures."""
+    chosen = book.add(Dense(), SDPA, Status.OK, 1.0)
+    book.choose(chosen)
+    book.add(Dense(), Config.of("flex"), Status.OK, 2.0)
+    text = markdown(book.records[1:], book.choices, generated=GENERATED)
+    assert "| `sdpa(backend=math)` | search | - | - | - | - | 1 | - |" in text
