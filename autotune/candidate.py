@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -97,12 +97,15 @@ class _Trial:
         verdict = self.oracle.judge(outputs)
         del outputs
         judged = time.perf_counter()
-        times = {"compile_s": compiled - started, "gate_s": judged - compiled} | {
-            "rel_error": _finite(verdict.rel_error),
-            "max_abs_error": _finite(verdict.max_abs_error),
-        }
+        checked = Measurement(
+            status=Status.OK,
+            rel_error=_finite(verdict.rel_error),
+            max_abs_error=_finite(verdict.max_abs_error),
+            compile_s=compiled - started,
+            gate_s=judged - compiled,
+        )
         if verdict.reason:
-            return Measurement(status=Status.WRONG_RESULT, reason=verdict.reason, **times)
+            return replace(checked, status=Status.WRONG_RESULT, reason=verdict.reason)
         peak = peak_memory_bytes(lambda: self._call(attend), device)
         repeats = time_repeats(
             lambda: self._call(attend),
@@ -110,13 +113,8 @@ class _Trial:
             budget_s=self.candidate.timing_budget_s,
             drop_over_ms=self.candidate.drop_over_ms,
         )
-        return Measurement(
-            status=Status.OK,
-            times_ms=repeats,
-            peak_memory_bytes=peak,
-            timing_s=time.perf_counter() - judged,
-            **times,
-        )
+        spent = time.perf_counter() - judged
+        return replace(checked, times_ms=repeats, peak_memory_bytes=peak, timing_s=spent)
 
     def _call(self, attend: Attention) -> Outputs:
         """One forward pass, or one forward and backward pass."""

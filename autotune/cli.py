@@ -51,7 +51,9 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--heads", default=8, show_default=True, help="Query heads."),
             click.option("--kv-heads", type=int, help="Key and value heads; as many as query heads by default."),
             click.option("--head-dim", default=64, show_default=True, help="Size of a head."),
-            click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="By default float16 on GPUs, float32 on CPUs."),
+            click.option(
+                "--dtype", type=click.Choice(DTYPE_NAMES), help="By default float16 on GPUs, float32 on CPUs."
+            ),
             click.option("--causal", is_flag=True, help="Each query sees only keys up to itself."),
             click.option("--direction", type=click.Choice(("forward", "training")), default="forward"),
             click.option("--sparsity", default="0.9,0.95", show_default=True, help="Of local windows."),
@@ -67,7 +69,9 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--device", help="cpu, cuda, cuda:INDEX or all; by default the best one present.")
 @click.option("--lengths", help="Sequence lengths, as in 4096,8192 or 4k:1m; by default what suits the device.")
 @click.option("--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), help="Repeatable; default all.")
-@click.option("--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all.")
+@click.option(
+    "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
+)
 @_shape_options
 @click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
@@ -82,8 +86,12 @@ def tune(db: str | None, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help="By default a table on a terminal, else markdown.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output by default.")
+@click.option(
+    "--format", "format_name", type=click.Choice(FORMAT_NAMES), help="By default a table on a terminal, else markdown."
+)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output by default."
+)
 @DATABASE
 def report(format_name: str | None, output: Path | None, db: str | None) -> None:
     """Turn the database into a report."""
@@ -104,7 +112,9 @@ def show(db: str | None) -> None:
 @main.command()
 @click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present.")
 @click.option("--length", required=True, help="Sequence length.")
-@click.option("--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), default=("dense",), show_default=True)
+@click.option(
+    "--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), default=("dense",), show_default=True
+)
 @_shape_options
 @click.option("--memory-limit", help="Bytes a call may take above its inputs, as in 8GiB.")
 @DATABASE

@@ -65,9 +65,7 @@ class Search:
         shape = hashlib.sha256(repr([(n, s.choices) for n, s in spaces.items()]).encode()).hexdigest()[:8]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate, group: stable since 2020
-            sampler = TPESampler(
-                multivariate=True, group=True, n_startup_trials=8, seed=seed, warn_independent_sampling=False
-            )
+            sampler = TPESampler(multivariate=True, group=True, n_startup_trials=8, seed=seed)
         self._study = optuna.create_study(
             storage=storage, sampler=sampler, study_name=f"{name[:480]} [{shape}]", load_if_exists=True
         )

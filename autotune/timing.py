@@ -50,7 +50,7 @@ def _time_cpu(call: Callable[[], Any]) -> float:
 
 
 def _time_cuda(call: Callable[[], Any]) -> float:
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()
     result = call()

@@ -71,7 +71,7 @@ def test_output_is_the_function_of_the_pattern(case):
 
 @over(expand(THOUSAND))
 def test_output_at_a_thousand_tokens(case):
-    check_oracle(case.build(), case.problem, case.pattern, queries=sampled(case.problem, 96))
+    check_oracle(case.build(), case.problem, case.pattern, queries=sampled(case.problem, 64))
 
 
 @over(expand(LONG[:2], LONG_QUICK))

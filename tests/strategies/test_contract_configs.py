@@ -24,8 +24,8 @@ ANY = [
 CHUNKED = [
     Case("ring", name, PATTERNS[name], problem, Config.of("ring", chunk_size=chunk_size, compile="off"))
     for problem in both_ways([replace(self_attention(127), direction="training")])
-    for name in ("dense", "dilated-blocked-uneven", "dilated-wide", "dilated-patchy", "longnet-small")
-    for chunk_size in (1, 5, 33, 64, 10_000)
+    for name in ("dense", "dilated-blocked-uneven", "dilated-patchy", "longnet-small")
+    for chunk_size in (1, 33, 64, 10_000)
 ]
 
 

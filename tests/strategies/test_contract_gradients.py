@@ -18,13 +18,16 @@ def training(problems) -> list[Problem]:
 SHORT = training(
     both_ways(
         self_attention(n, shape=shape, dtype=dtype)
-        for n in (1, 7, 127)
-        for dtype, shape in zip(("float32", "float32", "bfloat16", "float16"), SHAPES, strict=True)
+        for n, dtype, shape in [
+            *((n, "float32", SHAPES[0]) for n in (1, 7, 127)),
+            *((n, "bfloat16", SHAPES[2]) for n in (7, 127)),
+            (127, "float16", SHAPES[1]),
+        ]
     )
 )
 MEDIUM = training(both_ways([self_attention(127)]))
 CAUSAL = training([self_attention(127, causal=True)])
-HALVES = training([self_attention(127, dtype=dtype, causal=True) for dtype in DTYPES[1:]])
+HALVES = training([self_attention(127, shape=SHAPES[3], dtype=dtype, causal=True) for dtype in DTYPES[1:]])
 LONG = training(both_ways([self_attention(1000)]))
 CROSS = training(
     both_ways(

@@ -1,0 +1,84 @@
+"""The commands that look: ``report``, ``show`` and ``explain``."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from autotune.cli_options import workload
+from autotune.db.location import default_database
+from autotune.db.records import Choice, Environment
+from autotune.db.store import Store
+from autotune.environment import environment_of, free_memory_bytes, resolve_device
+from autotune.reports.formats import render
+from autotune.reports.terminal import terminal_summary
+from autotune.runtime import FREE_MEMORY_SHARE
+from autotune.selector import Selector
+from autotune.strategies.errors import AutotuneError
+from autotune.units import parse_bytes
+
+
+class OutputError(AutotuneError, OSError):
+    """A report that cannot be written where it was asked for."""
+
+
+def run_report(format_name: str | None, output: Path | None, db: str | None) -> None:
+    """Write the report, or print it: a table on a terminal, Markdown otherwise."""
+    with Store.open(db or default_database(), read_only=True) as store:
+        records, choices = store.records(), store.choices()
+    if format_name is None and output is None and sys.stdout.isatty():
+        Console().print(terminal_summary(records, choices))
+        return
+    text = render(format_name or "markdown", records, choices, datetime.now(UTC))
+    if output is None:
+        click.echo(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror}; name another file with --output") from error
+    click.echo(f"Report: {output}")
+
+
+def run_show(db: str | None) -> None:
+    """List the tuned cells."""
+    with Store.open(db or default_database(), read_only=True) as store:
+        choices, name = store.choices(), store.name
+    here = environment_of(resolve_device())
+    table = Table(title=f"Tuned cells in {name}", title_justify="left")
+    for column in ("device", "problem", "pattern", "best configuration"):
+        table.add_column(column, overflow="fold")
+    for column in ("margin", "tried", "age", "software"):
+        table.add_column(column, justify="right")
+    for choice in choices:
+        table.add_row(*_show_row(choice, here))
+    Console().print(table)
+
+
+def _show_row(choice: Choice, here: Environment) -> tuple[str, ...]:
+    days = (datetime.now(UTC) - choice.created_at).days
+    return (
+        choice.environment.device_name,
+        choice.problem.key,
+        choice.pattern.label,
+        choice.config.text,
+        "-" if choice.margin is None else f"{choice.margin:.1%}",
+        str(choice.candidates),
+        "today" if days == 0 else f"{days} d",
+        "current" if choice.environment.fingerprint == here.fingerprint else "other",
+    )
+
+
+def run_explain(*, db: str | None, device: str | None, length: str, memory_limit: str | None, **shapes: Any) -> None:
+    """Print the decision for the problem typed in."""
+    target = resolve_device(device)
+    cells = workload(lengths=length, **shapes).cells(target)
+    with Store.open(db or default_database(), read_only=True) as store:
+        selector = Selector(environment_of(target), store.records(device=target.type))
+    limit = parse_bytes(memory_limit) if memory_limit else int(FREE_MEMORY_SHARE * free_memory_bytes(target))
+    patterns = [cell.pattern for cell in cells]
+    click.echo(selector.choose(cells[0].problem, patterns, limit).text)

@@ -1,0 +1,58 @@
+"""The ``tune`` command: read the options, run the engine, show progress, say where the results are."""
+
+from typing import Any
+
+import click
+from rich.console import Console
+
+from autotune.cli_options import workload
+from autotune.db.location import default_database
+from autotune.db.store import Store
+from autotune.effort import Level
+from autotune.environment import distinct_devices
+from autotune.progress import Progress
+from autotune.reports.terminal import terminal_summary
+from autotune.tuning import tune
+from autotune.units import parse_bytes, parse_seconds
+
+INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
+
+
+def run_tune(
+    *,
+    db: str | None,
+    command: str,
+    device: str | None,
+    strategies: tuple[str, ...],
+    effort: Level,
+    trials: int | None,
+    budget: str | None,
+    memory_limit: str | None,
+    **shapes: Any,
+) -> None:
+    """Tune each device asked for, then print the winners and the database's place."""
+    work = workload(**shapes)
+    devices = [str(each) for each in distinct_devices()] if device == "all" else [device]
+    database = db or default_database()
+    console = Console()
+    for name in devices:
+        try:
+            with Progress(console) as progress:
+                tune(
+                    work,
+                    device=name,
+                    strategies=strategies or None,
+                    effort=effort,
+                    trials=trials,
+                    budget_s=parse_seconds(budget) if budget else None,
+                    memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
+                    db=database,
+                    observer=progress,
+                    command=command,
+                )
+        except KeyboardInterrupt:
+            click.echo(f"\nStopped. Every finished measurement is in {database}; resume with:\n  {command}", err=True)
+            raise SystemExit(INTERRUPTED) from None
+    with Store.open(database, read_only=True) as store:
+        console.print(terminal_summary(store.records(), store.choices()))
+        console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)

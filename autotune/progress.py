@@ -1,0 +1,89 @@
+"""Live progress of a tuning run: what runs, the best so far, the time left."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from autotune.cell_tuner import CellResult, Observer
+from autotune.cells import Cell
+from autotune.db.records import Measurement, Status
+from autotune.strategies.config import Config
+from autotune.units import format_bytes, format_ms
+
+
+class Progress(Observer):
+    """One line for each cell and candidate; on a terminal, a live line with what runs now below them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(Text(), console=console, refresh_per_second=4, transient=True)
+        self._running: str = ""
+        self._since = time.monotonic()
+        self._spent_s = 0.0
+        self._done = 0
+        self._left = 0
+        self._cells_left = 0
+        self._best: tuple[float, Config] | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.get_renderable = self._status_line  # type: ignore[method-assign]
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+    def cell_started(self, cell: Cell, number: int, total: int, candidates: int) -> None:
+        """Name the cell and how much there is to do."""
+        self._best, self._left, self._cells_left = None, candidates, total - number
+        work = f"{candidates} configurations to measure" if candidates else "known already, nothing to measure"
+        self._console.print(Text(f"[{number}/{total}] {cell.label}: {work}", style="bold"), soft_wrap=True)
+
+    def candidate_started(self, config: Config) -> None:
+        """Show what runs."""
+        self._running, self._since = config.text, time.monotonic()
+
+    def candidate_finished(self, config: Config, measurement: Measurement) -> None:
+        """Print the outcome."""
+        self._spent_s += time.monotonic() - self._since
+        self._done += 1
+        self._left = max(0, self._left - 1)
+        self._running = ""
+        if measurement.status is Status.OK and measurement.time_ms is not None:
+            outcome = (
+                f"{format_ms(measurement.time_ms):>10}  {format_bytes(measurement.peak_memory_bytes or 0):>10}  "
+                f"error {measurement.rel_error or 0.0:.1e}"
+            )
+            if self._best is None or measurement.time_ms < self._best[0]:
+                self._best = (measurement.time_ms, config)
+        else:
+            outcome = f"{measurement.status}: {measurement.reason.partition(chr(10))[0][:120]}"
+        self._console.print(Text(f"    {config.text:<48} {outcome}"), soft_wrap=True)
+
+    def cell_finished(self, result: CellResult) -> None:
+        """Print the winner."""
+        measurement = result.measurement
+        if result.best is None or measurement is None or measurement.time_ms is None:
+            self._console.print(Text("    nothing ran: see the reasons above, or `autotune report`", style="red"))
+            return
+        self._console.print(
+            Text(f"    best: {result.best.text}, {format_ms(measurement.time_ms)}", style="green"), soft_wrap=True
+        )
+
+    def _status_line(self) -> Text:
+        if not self._running:
+            return Text("    ...", style="dim")
+        best = "none yet" if self._best is None else f"{self._best[1].text} {format_ms(self._best[0])}"
+        each = self._spent_s / self._done if self._done else 0.0
+        left = f"about {each * self._left:.0f} s left here" if each else "time left unknown"
+        more = f", {self._cells_left} cells after it" if self._cells_left else ""
+        now = time.monotonic() - self._since
+        return Text(f"    running {self._running} for {now:.0f} s | best: {best} | {left}{more}", style="dim")
