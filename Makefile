@@ -1,0 +1,32 @@
+# `make tune` and `make test` are all the set-up there is: both make the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: tune test slow check fix
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+tune: $(READY)  ## tune this machine's device for a few lengths, print and write the report
+	$(BIN)/autotune tune --effort quick
+	$(BIN)/autotune report --output report.md
+
+test: $(READY)  ## everything that is quick
+	$(BIN)/pytest -m "not slow"
+
+slow: $(READY)  ## what `make test` leaves out
+	$(BIN)/pytest -m slow
+
+check: $(READY)  ## style, types, doctests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p autotune
+	$(BIN)/pytest --doctest-modules autotune strategies db reports
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
