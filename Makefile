@@ -12,7 +12,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 tune: $(READY)  ## tune this machine's device for a few lengths, print and write the report
-	$(BIN)/autotune tune --effort quick
+	$(BIN)/autotune tune --effort quick --budget 6m
 	$(BIN)/autotune report --output report.md
 
 test: $(READY)  ## everything that is quick

@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.timing import time_repeats
+from autotune.timing import race, time_repeats
 
 Phase = Literal["prepare", "compile", "run"]
 REASON_CHARACTERS = 2000  # compilers print megabytes
@@ -35,6 +36,18 @@ class Candidate:
     growth_limit_bytes: int  # allocations beyond this fail instead of taking the machine down
     timing_budget_s: float = 1.0
     drop_over_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """Candidates of one cell that have passed the gate, to be timed in turn."""
+
+    candidates: tuple[Candidate, ...]
+    rounds: int
+    budget_s: float
+
+
+Times = list[tuple[float, ...]]  # milliseconds of each round, for each candidate
 
 
 class Bench:
@@ -64,6 +77,25 @@ class Bench:
             lift_limit()
             torch.compiler.reset()
 
+    def race(self, contest: Race, enter: Callable[[Phase], None]) -> Times:
+        """Time candidates in turn; empty if one of them fails after all."""
+        enter("prepare")
+        self._prepare(contest.candidates[0])
+        enter("compile")
+        try:
+            calls = []
+            for candidate in contest.candidates:
+                attend = candidate.strategy.build(candidate.problem, candidate.pattern, candidate.config)
+                calls.append(partial(_call, attend, self._inputs))
+                calls[-1]()
+            enter("run")
+            device = torch.device(contest.candidates[0].device)
+            return race(calls, device, rounds=contest.rounds, budget_s=contest.budget_s)
+        except Exception:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
+            return []
+        finally:
+            torch.compiler.reset()
+
     def _prepare(self, candidate: Candidate) -> None:
         cell = (candidate.device, candidate.problem, candidate.pattern)
         if cell == self._cell:
@@ -90,7 +122,8 @@ class _Trial:
         started = time.perf_counter()
         self.enter("compile")
         attend = self.candidate.strategy.build(problem, self.candidate.pattern, self.candidate.config)
-        outputs = self._call(attend)
+        call = partial(_call, attend, self.inputs)
+        outputs = call()
         self.compiling = False
         compiled = time.perf_counter()
         self.enter("run")
@@ -106,9 +139,9 @@ class _Trial:
         )
         if verdict.reason:
             return replace(checked, status=Status.WRONG_RESULT, reason=verdict.reason)
-        peak = peak_memory_bytes(lambda: self._call(attend), device)
+        peak = peak_memory_bytes(call, device)
         repeats = time_repeats(
-            lambda: self._call(attend),
+            call,
             device,
             budget_s=self.candidate.timing_budget_s,
             drop_over_ms=self.candidate.drop_over_ms,
@@ -116,13 +149,13 @@ class _Trial:
         spent = time.perf_counter() - judged
         return replace(checked, times_ms=repeats, peak_memory_bytes=peak, timing_s=spent)
 
-    def _call(self, attend: Attention) -> Outputs:
-        """One forward pass, or one forward and backward pass."""
-        query, key, value, grad = self.inputs.query, self.inputs.key, self.inputs.value, self.inputs.grad
-        out = attend(query, key, value)
-        if grad is None:
-            return (out,)
-        return (out, *torch.autograd.grad(out, (query, key, value), grad))
+
+def _call(attend: Attention, inputs: Inputs) -> Outputs:
+    """One forward pass, or one forward and backward pass."""
+    out = attend(inputs.query, inputs.key, inputs.value)
+    if inputs.grad is None:
+        return (out,)
+    return (out, *torch.autograd.grad(out, (inputs.query, inputs.key, inputs.value), inputs.grad))
 
 
 def _finite(value: float) -> float | None:

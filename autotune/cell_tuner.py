@@ -1,12 +1,12 @@
 """Tuning one cell: ask the search, skip or measure, store, decide."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from optuna.storages import BaseStorage
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Race
 from autotune.cells import Cell
 from autotune.db.records import Environment, Measurement, Record, Status
 from autotune.db.store import Store
@@ -21,6 +21,7 @@ from autotune.strategies.strategy import Strategy
 from autotune.worker import Worker
 
 GROWTH_SHARE = 0.9  # of the free memory: past this a candidate's allocations fail
+FINALIST_FACTOR = 2.0  # noise on a shared machine; what is slower than this does not win a race
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class Observer:
     def candidate_finished(self, config: Config, measurement: Measurement) -> None:
         """A configuration has been measured, or skipped."""
 
+    def final_started(self, finalists: int) -> None:
+        """The fastest few are timed again, in turn."""
+
     def cell_finished(self, result: CellResult) -> None:
         """A cell is decided."""
 
@@ -69,7 +73,7 @@ class Session:
     observer: Observer
 
     def tune_cell(self, cell: Cell, number: int, total: int) -> CellResult:
-        """Search one cell; on an interruption too, what has been measured is decided upon."""
+        """Search one cell, its share of the time left; on an interruption too, what is measured is decided upon."""
         environment = environment_of(cell.device)
         records = self.store.records(environment_fingerprint=environment.fingerprint)
         history = _History.of(self, cell, environment, records)
@@ -78,11 +82,13 @@ class Session:
             for name, strategy in self.strategies.items()
             if strategy.unsupported(cell.problem, cell.pattern) is None
         }
-        rules = SkipRules.of(cell, self.memory_limit_bytes, records)
+        defaults = [space.default for space in spaces.values()]
+        rules = SkipRules.of(cell, self.memory_limit_bytes, self.effort, defaults, records)
         try:
             self._search(history, spaces, rules, number, total)
+            self._final(history)
         finally:
-            best = history.decide(spaces)
+            best = history.decide(defaults[:1])
         result = CellResult(cell, history.tried, best, history.added)
         self.observer.cell_finished(result)
         return result
@@ -95,31 +101,49 @@ class Session:
         study = f"{name} {history.environment.fingerprint}"
         search = Search(self.storage, study, spaces, known, self.memory_limit_bytes)
         planned = min(self.effort.trials or search.size, search.size) - len(known)
+        now = time.monotonic()
+        deadline = now + (self.deadline - now) / (total - number + 1)
         self.observer.cell_started(cell, number, total, max(0, planned))
-        for count, ask in enumerate(search.asks()):
-            if count >= planned or time.monotonic() >= self.deadline:
+        for ask in search.asks():
+            if planned <= 0 or time.monotonic() >= deadline:
                 break
             self.observer.candidate_started(ask.config)
             strategy = self.strategies[ask.config.strategy]
             measurement = rules.verdict(strategy, ask.config) or self._measure(history, strategy, ask.config)
+            planned -= measurement.status is not Status.SKIPPED
             history.add(ask.config, measurement)
             search.tell(ask, measurement)
             self.observer.candidate_finished(ask.config, measurement)
 
     def _measure(self, history: "_History", strategy: Strategy, config: Config) -> Measurement:
+        measurement = self.worker.measure(self._candidate(history, config))
+        predicted = strategy.memory_bytes(history.cell.problem, history.cell.pattern, config)
+        return replace(measurement, predicted_memory_bytes=predicted)
+
+    def _final(self, history: "_History") -> None:
+        """Race the fastest few in turn: medians taken minutes apart on a shared machine do not compare."""
+        finalists = history.fastest(self.effort.finalists)
+        if len(finalists) < 2 or not history.added or time.monotonic() >= self.deadline:
+            return
+        candidates = tuple(self._candidate(history, config) for config in finalists)
+        contest = Race(candidates=candidates, rounds=self.effort.rounds, budget_s=self.effort.race_s)
+        self.observer.final_started(len(finalists))
+        for config, times_ms in zip(finalists, self.worker.race(contest), strict=False):
+            history.add(config, replace(history.tried[config], times_ms=times_ms))
+            self.observer.candidate_finished(config, history.tried[config])
+
+    def _candidate(self, history: "_History", config: Config) -> Candidate:
         cell, best_ms = history.cell, history.best_ms()
-        candidate = Candidate(
+        return Candidate(
             device=str(cell.device),
             problem=cell.problem,
             pattern=cell.pattern,
-            strategy=strategy,
+            strategy=self.strategies[config.strategy],
             config=config,
             growth_limit_bytes=int(GROWTH_SHARE * free_memory_bytes(cell.device)),
             timing_budget_s=self.effort.timing_budget_s,
             drop_over_ms=None if best_ms is None else best_ms * self.effort.drop_factor,
         )
-        predicted = strategy.memory_bytes(cell.problem, cell.pattern, config)
-        return replace(self.worker.measure(candidate), predicted_memory_bytes=predicted)
 
 
 @dataclass(slots=True)
@@ -150,6 +174,17 @@ class _History:
         """The fastest median so far."""
         return min((m.time_ms for m in self.tried.values() if m.status is Status.OK and m.time_ms), default=None)
 
+    def fastest(self, count: int) -> list[Config]:
+        """The fastest configurations that fit, as far as they are near enough to win a race."""
+        limit, best_ms = self.session.memory_limit_bytes, self.best_ms()
+        times = {
+            config: m.time_ms
+            for config, m in self.tried.items()
+            if m.status is Status.OK and m.time_ms and (m.peak_memory_bytes or 0) <= limit
+        }
+        near = [config for config, time_ms in times.items() if best_ms and time_ms <= best_ms * FINALIST_FACTOR]
+        return sorted(near, key=times.__getitem__)[:count]
+
     def add(self, config: Config, measurement: Measurement) -> None:
         """Store a measurement, unless it is the skip that is already stored."""
         if self.tried.get(config) == measurement:
@@ -160,9 +195,8 @@ class _History:
         self.tried[config] = measurement
         self.added += 1
 
-    def decide(self, spaces: Mapping[str, Space]) -> Config | None:
+    def decide(self, defaults: Collection[Config]) -> Config | None:
         """Choose among what has been tried, and store the choice if anything is new."""
-        defaults = {space.default for space in spaces.values()}
         choice = best_config(self.tried, self.session.memory_limit_bytes, defaults)
         if choice is None:
             return None

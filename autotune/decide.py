@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from autotune.db.records import Measurement, Status
 from autotune.strategies.config import Config
 
-TIE = 0.02  # medians this close are a tie: it goes to a default, then to less memory
+TIE = 0.02  # medians this close are a tie: it goes to the default, then to less memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,55 @@ class Effort:
     compile_s: float  # deadline for build and first call
     run_s: float  # deadline for gate, memory and timing
     drop_factor: float  # a configuration this many times slower than the best is timed only once
+    skip_factor: float  # one that was so much slower at a shorter length is not tried, unless a strategy's default
+    finalists: int  # the fastest few, raced in turn
+    rounds: int  # of the race
+    race_s: float  # no new round after so many seconds
 
 
 EFFORTS: dict[Level, Effort] = {
-    "quick": Effort(trials=10, timing_budget_s=0.5, compile_s=60.0, run_s=30.0, drop_factor=1.5),
-    "standard": Effort(trials=25, timing_budget_s=1.0, compile_s=180.0, run_s=60.0, drop_factor=2.0),
-    "thorough": Effort(trials=60, timing_budget_s=2.0, compile_s=300.0, run_s=180.0, drop_factor=3.0),
-    "exhaustive": Effort(trials=None, timing_budget_s=2.0, compile_s=600.0, run_s=600.0, drop_factor=float("inf")),
+    "quick": Effort(
+        trials=10,
+        timing_budget_s=0.5,
+        compile_s=60.0,
+        run_s=30.0,
+        drop_factor=1.5,
+        skip_factor=2.0,
+        finalists=3,
+        rounds=5,
+        race_s=10.0,
+    ),
+    "standard": Effort(
+        trials=25,
+        timing_budget_s=1.0,
+        compile_s=180.0,
+        run_s=60.0,
+        drop_factor=2.0,
+        skip_factor=3.0,
+        finalists=5,
+        rounds=10,
+        race_s=30.0,
+    ),
+    "thorough": Effort(
+        trials=60,
+        timing_budget_s=2.0,
+        compile_s=300.0,
+        run_s=180.0,
+        drop_factor=3.0,
+        skip_factor=5.0,
+        finalists=5,
+        rounds=20,
+        race_s=120.0,
+    ),
+    "exhaustive": Effort(
+        trials=None,
+        timing_budget_s=2.0,
+        compile_s=600.0,
+        run_s=600.0,
+        drop_factor=float("inf"),
+        skip_factor=float("inf"),
+        finalists=8,
+        rounds=20,
+        race_s=300.0,
+    ),
 }

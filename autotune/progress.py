@@ -68,6 +68,11 @@ class Progress(Observer):
             outcome = f"{measurement.status}: {measurement.reason.partition(chr(10))[0][:120]}"
         self._console.print(Text(f"    {config.text:<48} {outcome}"), soft_wrap=True)
 
+    def final_started(self, finalists: int) -> None:
+        """Say that the race is on."""
+        self._running, self._since = f"final of {finalists}", time.monotonic()
+        self._console.print(Text(f"    final: the fastest {finalists}, timed in turn"), soft_wrap=True)
+
     def cell_finished(self, result: CellResult) -> None:
         """Print the winner."""
         measurement = result.measurement

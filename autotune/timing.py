@@ -1,7 +1,7 @@
 """Raw repeats of a call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def time_repeats(
     """Time a warm call repeatedly.
 
     Args:
-        call: what to time; it has run at least once.
+        call: what to time; it has run before.
         device: CUDA calls are timed by events, CPU calls by the monotonic clock.
         budget_s: seconds to spend on repeats, of which there are 3 to 50.
         drop_over_ms: a call whose first repeat is slower than this has lost, and is not repeated.
@@ -33,12 +33,41 @@ def time_repeats(
     Returns:
         Milliseconds of each repeat, in order.
     """
-    once = _time_cuda if device.type == "cuda" else _time_cpu
-    warm_up = once(call)
-    first = once(call)
-    if drop_over_ms is not None and min(warm_up, first) > drop_over_ms:
+    first = time_once(call, device)
+    if drop_over_ms is not None and first > drop_over_ms:
         return (first,)
-    return (first, *(once(call) for _ in range(repeat_count(first, budget_s) - 1)))
+    return (first, *(time_once(call, device) for _ in range(repeat_count(first, budget_s) - 1)))
+
+
+def race(
+    calls: Sequence[Callable[[], Any]], device: torch.device, *, rounds: int, budget_s: float
+) -> list[tuple[float, ...]]:
+    """Time warm calls in turn, so that whatever disturbs the machine disturbs all of them alike.
+
+    Args:
+        calls: the contestants.
+        device: as for `time_repeats`.
+        rounds: how often each is timed.
+        budget_s: no new round begins after this many seconds; there are 2 rounds at least.
+
+    Returns:
+        Milliseconds of each round, for each contestant.
+    """
+    started = time.monotonic()
+    times: list[tuple[float, ...]] = [() for _ in calls]
+    for number in range(rounds):
+        if number >= 2 and time.monotonic() - started > budget_s:
+            break
+        # Each round starts with another contestant: being first, or after a given one, is nobody's privilege.
+        for place in range(len(calls)):
+            index = (number + place) % len(calls)
+            times[index] += (time_once(calls[index], device),)
+    return times
+
+
+def time_once(call: Callable[[], Any], device: torch.device) -> float:
+    """Milliseconds of one call."""
+    return _time_cuda(call) if device.type == "cuda" else _time_cpu(call)
 
 
 def _time_cpu(call: Callable[[], Any]) -> float:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
-from autotune.candidate import Candidate, Phase
+from autotune.candidate import Candidate, Phase, Race, Times
 from autotune.db.records import Measurement, Status
 from autotune.strategies.errors import AutotuneError
 
@@ -62,9 +62,24 @@ class Worker:
         Raises:
             WorkerError: no worker could be started.
         """
+        outcome = self._ask(candidate)
+        assert isinstance(outcome, Measurement)
+        return outcome
+
+    def race(self, contest: Race) -> Times:
+        """Time candidates in turn; empty if one of them fails after all.
+
+        Raises:
+            WorkerError: no worker could be started.
+        """
+        outcome = self._ask(contest)
+        return [] if isinstance(outcome, Measurement) else outcome
+
+    def _ask(self, task: Candidate | Race) -> Measurement | Times:
+        """The worker's answer, or the measurement that says how it died."""
         if self._process is None:
             self._start()
-        self._connection.send(candidate)
+        self._connection.send(task)
         phase: Phase = "prepare"
         while True:
             limit = self._deadlines.of(phase)
@@ -75,7 +90,7 @@ class Worker:
                 message = self._connection.recv()
             except (EOFError, ConnectionResetError):
                 return self._post_mortem(phase)
-            if isinstance(message, Measurement):
+            if isinstance(message, Measurement | list):
                 return message
             phase = message
 

@@ -22,17 +22,18 @@ def die_with_parent(parent: int) -> None:
 def main(descriptor: int, parent: int) -> None:
     """Serve candidates from a connection on a file descriptor."""
     die_with_parent(parent)
-    from autotune.candidate import Bench
+    from autotune.candidate import Bench, Race
 
     bench = Bench()
     with Connection(descriptor) as connection:
         connection.send("ready")
         while True:
             try:
-                candidate = connection.recv()
+                task = connection.recv()
             except EOFError:
                 return
-            connection.send(bench.measure(candidate, connection.send))
+            do = bench.race if isinstance(task, Race) else bench.measure
+            connection.send(do(task, connection.send))
 
 
 if __name__ == "__main__":
