@@ -33,6 +33,7 @@ class Candidate:
     pattern: Pattern
     strategy: Strategy
     config: Config
+    threads: int  # of the coordinator, whose environment the measurement is stored under
     growth_limit_bytes: int  # allocations beyond this fail instead of taking the machine down
     timing_budget_s: float = 1.0
     drop_over_ms: float | None = None
@@ -97,6 +98,8 @@ class Bench:
             torch.compiler.reset()
 
     def _prepare(self, candidate: Candidate) -> None:
+        if torch.get_num_threads() != candidate.threads:
+            torch.set_num_threads(candidate.threads)
         cell = (candidate.device, candidate.problem, candidate.pattern)
         if cell == self._cell:
             return

@@ -82,13 +82,18 @@ class Session:
             for name, strategy in self.strategies.items()
             if strategy.unsupported(cell.problem, cell.pattern) is None
         }
+        if not spaces:
+            for name, strategy in self.strategies.items():
+                reason = strategy.unsupported(cell.problem, cell.pattern) or ""
+                history.add(Config.of(name), Measurement(status=Status.UNSUPPORTED, reason=reason))
         defaults = [space.default for space in spaces.values()]
         rules = SkipRules.of(cell, self.memory_limit_bytes, self.effort, defaults, records)
+        raced: list[Config] = []
         try:
             self._search(history, spaces, rules, number, total)
-            self._final(history)
+            raced = self._final(history)
         finally:
-            best = history.decide(defaults[:1])
+            best = history.decide(raced, defaults[:1])
         result = CellResult(cell, history.tried, best, history.added)
         self.observer.cell_finished(result)
         return result
@@ -120,17 +125,19 @@ class Session:
         predicted = strategy.memory_bytes(history.cell.problem, history.cell.pattern, config)
         return replace(measurement, predicted_memory_bytes=predicted)
 
-    def _final(self, history: "_History") -> None:
-        """Race the fastest few in turn: medians taken minutes apart on a shared machine do not compare."""
+    def _final(self, history: "_History") -> list[Config]:
+        """Race the fastest few in turn, for medians taken minutes apart on a shared machine do not compare."""
         finalists = history.fastest(self.effort.finalists)
         if len(finalists) < 2 or not history.added or time.monotonic() >= self.deadline:
-            return
+            return []
         candidates = tuple(self._candidate(history, config) for config in finalists)
         contest = Race(candidates=candidates, rounds=self.effort.rounds, budget_s=self.effort.race_s)
         self.observer.final_started(len(finalists))
-        for config, times_ms in zip(finalists, self.worker.race(contest), strict=False):
+        times = self.worker.race(contest)
+        for config, times_ms in zip(finalists, times, strict=False):
             history.add(config, replace(history.tried[config], times_ms=times_ms))
             self.observer.candidate_finished(config, history.tried[config])
+        return finalists if times else []
 
     def _candidate(self, history: "_History", config: Config) -> Candidate:
         cell, best_ms = history.cell, history.best_ms()
@@ -140,6 +147,7 @@ class Session:
             pattern=cell.pattern,
             strategy=self.strategies[config.strategy],
             config=config,
+            threads=history.environment.threads,
             growth_limit_bytes=int(GROWTH_SHARE * free_memory_bytes(cell.device)),
             timing_budget_s=self.effort.timing_budget_s,
             drop_over_ms=None if best_ms is None else best_ms * self.effort.drop_factor,
@@ -195,9 +203,10 @@ class _History:
         self.tried[config] = measurement
         self.added += 1
 
-    def decide(self, defaults: Collection[Config]) -> Config | None:
-        """Choose among what has been tried, and store the choice if anything is new."""
-        choice = best_config(self.tried, self.session.memory_limit_bytes, defaults)
+    def decide(self, raced: Collection[Config], defaults: Collection[Config]) -> Config | None:
+        """Choose among the finalists, or all if there was no race, and store the choice if anything is new."""
+        contenders = {config: m for config, m in self.tried.items() if not raced or config in raced}
+        choice = best_config(contenders, self.session.memory_limit_bytes, defaults)
         if choice is None:
             return None
         if self.added:
@@ -208,6 +217,6 @@ class _History:
                 choice.config,
                 self.ids[choice.config],
                 choice.margin,
-                choice.candidates,
+                len(self.tried),
             )
         return choice.config

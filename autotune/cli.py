@@ -22,9 +22,19 @@ DATABASE = click.option(
 class _Commands(click.Group):
     """Turns every error meant for the user into one line and exit code 2."""
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(context, args)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            raise _one_line(error) from error
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except click.UsageError as error:
+            raise _one_line(error) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -35,6 +45,11 @@ class _Commands(click.Group):
                 raise
             click.echo(f"autotune: {error}", err=True)
             sys.exit(2)
+
+
+def _one_line(error: click.UsageError) -> click.UsageError:
+    """The same error without its context, for which click would print two lines of usage."""
+    return click.UsageError(error.format_message())
 
 
 @click.group(cls=_Commands, context_settings={"auto_envvar_prefix": "AUTOTUNE", "max_content_width": 110})

@@ -19,7 +19,7 @@ from autotune.reports.terminal import terminal_summary
 from autotune.runtime import FREE_MEMORY_SHARE
 from autotune.selector import Selector
 from autotune.strategies.errors import AutotuneError
-from autotune.units import parse_bytes
+from autotune.units import UnitError, parse_bytes
 
 
 class OutputError(AutotuneError, OSError):
@@ -77,8 +77,11 @@ def run_explain(*, db: str | None, device: str | None, length: str, memory_limit
     """Print the decision for the problem typed in."""
     target = resolve_device(device)
     cells = workload(lengths=length, **shapes).cells(target)
+    if len({cell.problem for cell in cells}) > 1:
+        raise UnitError(f"length is {length!r}, but must be a single one, such as 4096")
     with Store.open(db or default_database(), read_only=True) as store:
-        selector = Selector(environment_of(target), store.records(device=target.type))
+        records, choices = store.records(device=target.type), store.choices(device=target.type)
+    selector = Selector(environment_of(target), records, choices)
     limit = parse_bytes(memory_limit) if memory_limit else int(FREE_MEMORY_SHARE * free_memory_bytes(target))
     patterns = [cell.pattern for cell in cells]
     click.echo(selector.choose(cells[0].problem, patterns, limit).text)

@@ -15,7 +15,6 @@ class Best:
 
     config: Config
     margin: float | None  # runner-up's median / winner's median - 1; None without a runner-up
-    candidates: int  # configurations tried, failures included
 
 
 def best_config(
@@ -43,4 +42,4 @@ def best_config(
     winner = min(tied, key=lambda config: (config not in defaults, feasible[config][1], feasible[config][0]))
     others = [time_ms for config, (time_ms, _) in feasible.items() if config != winner]
     margin = min(others) / feasible[winner][0] - 1 if others else None
-    return Best(winner, margin, len(tried))
+    return Best(winner, margin)

@@ -47,7 +47,6 @@ def distinct_devices() -> list[torch.device]:
     return list(first.values())
 
 
-@lru_cache
 def environment_of(device: torch.device) -> Environment:
     """Describe a device and the software that drives it."""
     cpu = cpu_name()

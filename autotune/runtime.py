@@ -10,7 +10,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.db.errors import StoreNotFoundError
 from autotune.db.location import default_database
-from autotune.db.records import Record
 from autotune.db.store import Store
 from autotune.environment import environment_of, free_memory_bytes
 from autotune.selector import Decision, Selector
@@ -22,6 +21,7 @@ from autotune.strategies.problem import DTYPE_NAMES, Problem
 from autotune.strategies.strategy import Attention
 
 FREE_MEMORY_SHARE = 0.9  # what a call may take where the caller names no limit
+MOST_BOUND = 10_000  # kinds of calls remembered: a decoding loop makes a new one with every token
 DENSE = Dense()
 
 
@@ -127,17 +127,14 @@ def reload() -> None:
 
 @lru_cache
 def selector_of(device: torch.device) -> Selector:
-    """The table of what is known of a device, read from the default database."""
-    return Selector(environment_of(device), _records(device.type))
-
-
-def _records(device_type: str) -> list[Record]:
-    """Everything measured on this type of device; nothing where there is no database yet."""
+    """The table of what is known of a device, read from the default database; empty if there is none yet."""
     try:
         with Store.open(default_database(), read_only=True) as store:
-            return store.records(device=device_type)
+            return Selector(
+                environment_of(device), store.records(device=device.type), store.choices(device=device.type)
+            )
     except StoreNotFoundError:
-        return []
+        return Selector(environment_of(device), (), ())
 
 
 def _bind(
@@ -156,9 +153,12 @@ def _bind(
     )  # fmt: skip
     if (bound := _bound.get(call)) is None:
         problem = _problem_of(query, key, value, is_causal, enable_gqa)
-        limit = memory_limit or int(FREE_MEMORY_SHARE * free_memory_bytes(query.device))
+        free = int(FREE_MEMORY_SHARE * free_memory_bytes(query.device))
+        limit = free if memory_limit is None else memory_limit
         decision = selector_of(query.device).choose(problem, patterns, limit)
         bound = _Bound(decision, build(problem, decision.pattern, decision.config))
+        if len(_bound) >= MOST_BOUND:
+            _bound.clear()
         _bound[call] = bound
     return bound
 

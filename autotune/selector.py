@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from autotune.db.records import Environment, Record, Status
-from autotune.strategies.catalog import STRATEGIES, default_config
+from autotune.db.records import Choice, Environment, Record, Status
+from autotune.strategies.catalog import STRATEGIES, default_config, refusal
 from autotune.strategies.config import Config
-from autotune.strategies.errors import AutotuneError
+from autotune.strategies.errors import AutotuneError, PatternError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.units import format_bytes, format_ms
@@ -67,6 +67,7 @@ class _Option:
     config: Config
     record: Record
     exact: bool
+    chosen: bool  # it won the search of its cell
     time_ms: float
     memory_bytes: int
 
@@ -78,7 +79,12 @@ class _Option:
 class Selector:
     """An immutable table of what was measured on one device with this software."""
 
-    def __init__(self, environment: Environment, records: Iterable[Record]) -> None:
+    def __init__(self, environment: Environment, records: Iterable[Record], choices: Iterable[Choice]) -> None:
+        self._chosen = {
+            (choice.problem, choice.pattern): choice.config
+            for choice in choices
+            if choice.environment.fingerprint == environment.fingerprint
+        }
         latest = {
             (record.problem, record.pattern, record.config): record
             for record in records
@@ -99,12 +105,13 @@ class Selector:
 
         Raises:
             NothingFitsError: no known configuration fits.
+            PatternError: no accepted pattern is defined for the problem.
             UnsupportedError: nothing is known of the patterns, and no strategy can do them.
         """
+        patterns = _applicable(problem, patterns)
         options = [option for pattern in patterns for option in self._options(problem, pattern)]
         if not options:
             return self._default(problem, patterns, memory_limit_bytes)
-        options.sort(key=lambda option: option.time_ms)
         fitting = [option for option in options if option.memory_bytes <= memory_limit_bytes]
         too_large = [option for option in options if option.memory_bytes > memory_limit_bytes]
         limit = format_bytes(memory_limit_bytes)
@@ -114,7 +121,8 @@ class Selector:
                 f"memory limit is {limit}, but the most frugal known configuration of the accepted patterns needs "
                 f"{format_bytes(need)}; raise the limit, free memory or accept another pattern"
             )
-        best, *slower = fitting
+        best = min(_leaders(fitting), key=lambda option: option.time_ms)
+        slower = sorted((option for option in fitting if option != best), key=lambda option: option.time_ms)
         rejected = [f"{o.name}: needs {format_bytes(o.memory_bytes)}, limit {limit}" for o in too_large]
         rejected += [f"{o.name}: {format_ms(o.time_ms)}" for o in slower]
         return Decision(
@@ -122,7 +130,7 @@ class Selector:
             pattern=best.pattern,
             config=best.config,
             source="measured" if best.exact else "neighbour",
-            reason="fastest stored for this very problem" if best.exact else f"fastest at {best.record.problem.key}",
+            reason=f"{'won the final' if best.chosen else 'fastest stored that fits'} of {best.record.problem.key}",
             record=best.record,
             predicted_ms=best.time_ms,
             predicted_memory_bytes=best.memory_bytes,
@@ -132,22 +140,51 @@ class Selector:
 
     def _options(self, problem: Problem, pattern: Pattern) -> list[_Option]:
         """Measured configurations of this cell, else of the nearest one, that can do the problem."""
-        pattern.validate(problem)
-        if (problem, pattern) in self._cells:
-            return [_measured(record, pattern) for record in self._cells[problem, pattern]]
+        if here := _able(self._cells.get((problem, pattern), ()), problem, pattern):
+            return [self._measured(record) for record in here]
         near = [
             (distance, records)
             for (other, other_pattern), records in self._cells.items()
             if (distance := _distance(problem, pattern, other, other_pattern)) is not None
         ]
         for _, records in sorted(near, key=lambda cell: cell[0]):
-            if options := [_scaled(record, problem, pattern) for record in records if _can(record, problem, pattern)]:
-                return options
+            if able := _able(records, problem, pattern):
+                return [self._scaled(record, problem, pattern) for record in able]
         return []
+
+    def _measured(self, record: Record) -> _Option:
+        measurement = record.measurement
+        assert measurement.time_ms is not None
+        return _Option(
+            pattern=record.pattern,
+            config=record.config,
+            record=record,
+            exact=True,
+            chosen=self._won(record),
+            time_ms=measurement.time_ms,
+            memory_bytes=measurement.peak_memory_bytes or 0,
+        )
+
+    def _scaled(self, record: Record, problem: Problem, pattern: Pattern) -> _Option:
+        """Time in proportion to the arithmetic, memory in proportion to the estimate."""
+        measured = self._measured(record)
+        strategy = STRATEGIES[record.config.strategy]
+        arithmetic = pattern.flops(problem) / record.pattern.flops(record.problem)
+        estimate = strategy.memory_bytes(problem, pattern, record.config)
+        known = strategy.memory_bytes(record.problem, record.pattern, record.config)
+        return replace(
+            measured,
+            pattern=pattern,
+            exact=False,
+            time_ms=measured.time_ms * arithmetic,
+            memory_bytes=int(estimate * max(1.0, measured.memory_bytes / known)),
+        )
+
+    def _won(self, record: Record) -> bool:
+        return self._chosen.get((record.problem, record.pattern)) == record.config
 
     def _default(self, problem: Problem, patterns: Sequence[Pattern], memory_limit_bytes: int) -> Decision:
         for pattern in patterns:
-            pattern.validate(problem)
             config = default_config(problem, pattern)
             need = STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
             if need <= memory_limit_bytes:
@@ -165,27 +202,40 @@ class Selector:
         )
 
 
-def _measured(record: Record, pattern: Pattern) -> _Option:
-    measurement = record.measurement
-    assert measurement.time_ms is not None
-    return _Option(pattern, record.config, record, True, measurement.time_ms, measurement.peak_memory_bytes or 0)
+def _leaders(options: Sequence[_Option]) -> list[_Option]:
+    """The best option of each pattern: the winner of its search if it is among them, else the fastest."""
+    leaders: dict[Pattern, _Option] = {}
+    for option in sorted(options, key=lambda option: (not option.chosen, option.time_ms)):
+        leaders.setdefault(option.pattern, option)
+    return list(leaders.values())
 
 
-def _scaled(record: Record, problem: Problem, pattern: Pattern) -> _Option:
-    """Time in proportion to the arithmetic, memory in proportion to the estimate."""
-    assert record.measurement.time_ms is not None
-    strategy = STRATEGIES[record.config.strategy]
-    arithmetic = pattern.flops(problem) / record.pattern.flops(record.problem)
-    estimate = strategy.memory_bytes(problem, pattern, record.config)
-    known = strategy.memory_bytes(record.problem, record.pattern, record.config)
-    error = max(1.0, (record.measurement.peak_memory_bytes or 0) / known)
-    time_ms = record.measurement.time_ms * arithmetic
-    return _Option(pattern, record.config, record, False, time_ms, int(estimate * error))
+def _able(records: Iterable[Record], problem: Problem, pattern: Pattern) -> list[Record]:
+    """Those whose configuration can do the problem."""
+    return [record for record in records if refusal(problem, pattern, record.config) is None]
 
 
-def _can(record: Record, problem: Problem, pattern: Pattern) -> bool:
-    strategy = STRATEGIES.get(record.config.strategy)
-    return strategy is not None and strategy.unsupported(problem, pattern) is None
+def _applicable(problem: Problem, patterns: Sequence[Pattern]) -> list[Pattern]:
+    """The patterns that are defined for the problem.
+
+    Raises:
+        PatternError: none is.
+    """
+    if not patterns:
+        raise PatternError("accept is empty, but must name at least one pattern, such as Dense()")
+    applicable: list[Pattern] = []
+    refused: list[PatternError] = []
+    for pattern in patterns:
+        if not isinstance(pattern, Pattern):
+            raise PatternError(f"pattern is {pattern!r}, but must be a pattern, such as Dense()")
+        try:
+            pattern.validate(problem)
+            applicable.append(pattern)
+        except PatternError as error:
+            refused.append(error)
+    if not applicable:
+        raise refused[0]
+    return applicable
 
 
 def _distance(problem: Problem, pattern: Pattern, other: Problem, other_pattern: Pattern) -> float | None:

@@ -54,7 +54,8 @@ def tune(
     chosen = choose_strategies(strategies)
     level = EFFORTS[effort] if trials is None else replace(EFFORTS[effort], trials=trials)
     cells = (workload or Workload()).cells(target)
-    limit = memory_limit_bytes or int(MEMORY_SHARE * free_memory_bytes(target))
+    free = int(MEMORY_SHARE * free_memory_bytes(target))
+    limit = free if memory_limit_bytes is None else memory_limit_bytes
     deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
     results = []

@@ -21,10 +21,10 @@ def terminal_summary(records: Sequence[Record], choices: Sequence[Choice]) -> Re
 
 def _table(section: Section) -> Table:
     table = Table(title=Text(f"{section.environment.device_name}: {section.setting.text}"), title_justify="left")
-    table.add_column("pattern")
-    table.add_column("length", justify="right")
-    table.add_column("configuration", overflow="fold")
-    for name in ("median ms", "peak MiB", "rel error", "vs dense"):
+    table.add_column("pattern", no_wrap=True)
+    table.add_column("length", justify="right", no_wrap=True)
+    table.add_column("configuration", min_width=16)
+    for name in ("ms", "MiB", "error", "vs dense"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in section.cells:
         table.add_row(*(Text(text) for text in _cells(section, cell)))

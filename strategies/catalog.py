@@ -44,6 +44,14 @@ def default_config(problem: Problem, pattern: Pattern) -> Config:
     raise UnsupportedError(f"no strategy computes {pattern.label} for {problem.key} ({reasons})")
 
 
+def refusal(problem: Problem, pattern: Pattern, config: Config) -> str | None:
+    """Why a configuration cannot do a problem, in one clause; None if it can."""
+    if config.strategy not in STRATEGIES:
+        return f"strategy is {config.strategy!r}, but must be one of {', '.join(STRATEGIES)}"
+    strategy = STRATEGIES[config.strategy]
+    return strategy.unsupported(problem, pattern) or strategy.space(problem, pattern).refusal(config)
+
+
 def build(problem: Problem, pattern: Pattern, config: Config) -> Attention:
     """The callable of a configuration, after checking that it can do the problem.
 
@@ -56,4 +64,6 @@ def build(problem: Problem, pattern: Pattern, config: Config) -> Attention:
     pattern.validate(problem)
     if (reason := strategy.unsupported(problem, pattern)) is not None:
         raise UnsupportedError(f"{config.text} cannot do {pattern.label} for {problem.key}: {reason}")
+    if (reason := strategy.space(problem, pattern).refusal(config)) is not None:
+        raise ConfigError(f"{config.text}: {reason}")
     return strategy.build(problem, pattern, config)

@@ -50,8 +50,9 @@ class LocalWindow(BlockSparse):
     def __post_init__(self) -> None:
         if not 0.0 <= self.sparsity < 1.0:
             raise PatternError(f"sparsity is {self.sparsity}, but must be at least 0 and below 1")
-        if self.block_size < 1:
-            raise PatternError(f"block_size is {self.block_size}, but must be at least 1")
+        if type(self.block_size) is not int or self.block_size < 1:
+            raise PatternError(f"block_size is {self.block_size}, but must be a whole number of at least 1")
+        object.__setattr__(self, "sparsity", float(self.sparsity))  # 0 and 0.0 are equal and have one key
 
     @property
     def label(self) -> str:

@@ -38,8 +38,9 @@ class Dilated(Pattern):
                 f"{len(self.dilation_rates)}, but they must be equally many and at least one"
             )
         for name in ("segment_lengths", "dilation_rates"):
-            if (smallest := min(getattr(self, name))) < 1:
-                raise PatternError(f"{name} holds {smallest}, but every entry must be at least 1")
+            for entry in getattr(self, name):
+                if type(entry) is not int or entry < 1:
+                    raise PatternError(f"{name} holds {entry}, but every entry must be a whole number of at least 1")
         if self.offsets not in ("modulo", "blocked"):
             raise PatternError(f"offsets is {self.offsets!r}, but must be 'modulo' or 'blocked'")
 
@@ -82,10 +83,11 @@ class Dilated(Pattern):
     def validate(self, problem: Problem) -> None:
         """Refuse cross-attention, and segments that leave a query without a key."""
         require_self_attention(self, problem)
-        if (covered := self.coverage(problem)) < 1.0:
+        if missing := _uncovered(self, problem):
             raise PatternError(
-                f"{self.label} gives only {covered:.1%} of the queries a key at length {problem.query_len} with "
-                f"{problem.heads} heads, but must reach 100 %; add a branch with dilation rate 1"
+                f"{self.label} leaves {missing} of {problem.heads * problem.query_len} (head, query) rows without a key at "
+                f"length {problem.query_len} with {problem.heads} heads, but must leave none; add a branch with dilation "
+                "rate 1"
             )
 
     def multiplicity(
@@ -105,8 +107,8 @@ class Dilated(Pattern):
         return _pairs(self, problem)
 
     def coverage(self, problem: Problem) -> float:
-        """1 with a branch of rate 1; otherwise counted."""
-        return 1.0 if 1 in self.dilation_rates else _coverage(self, problem)
+        """Counted."""
+        return 1.0 - _uncovered(self, problem) / (problem.heads * problem.query_len)
 
     def reach(self, problem: Problem) -> int | None:
         """Diameter of the graph in which every grid of a segment is a clique, heads and branches united."""
@@ -142,13 +144,15 @@ def _pairs(pattern: Dilated, problem: Problem) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _coverage(pattern: Dilated, problem: Problem) -> float:
+def _uncovered(pattern: Dilated, problem: Problem) -> int:
+    if 1 in pattern.dilation_rates:
+        return 0
     positions = torch.arange(problem.query_len)
     covered = torch.zeros(problem.heads, problem.query_len, dtype=torch.bool)
     for w, r in pattern.branches:
         for offset, heads in pattern.head_classes(problem.heads, r):
             covered[heads] |= (positions % w) % r == offset
-    return float(covered.float().mean())
+    return int((~covered).sum())
 
 
 @lru_cache(maxsize=1024)

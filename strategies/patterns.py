@@ -22,5 +22,7 @@ def pattern_from_key(key: str) -> Pattern:
     try:
         fields = json.loads(key)
         return PATTERNS[fields.pop("kind")](**fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except PatternError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PatternError(f"pattern is {key[:80]!r}, but must be the JSON of one of {', '.join(PATTERNS)}") from error

@@ -41,8 +41,8 @@ class Problem:
 
     def __post_init__(self) -> None:
         for name in ("batch", "heads", "kv_heads", "query_len", "kv_len", "head_dim"):
-            if (value := getattr(self, name)) < 1:
-                raise ProblemError(f"{name} is {value}, but must be at least 1")
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ProblemError(f"{name} is {value}, but must be a whole number of at least 1")
         if self.heads % self.kv_heads:
             raise ProblemError(f"heads is {self.heads}, but must be a multiple of kv_heads, {self.kv_heads}")
         if self.dtype not in DTYPES:

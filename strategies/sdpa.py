@@ -74,6 +74,8 @@ def _dense(
     *,
     scale: float | None = None,
 ) -> torch.Tensor:
+    if scale is not None and scale <= 0:  # kernels multiply masked scores, -inf, by the scale
+        query, scale = query * scale, 1.0
     return scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 

@@ -50,6 +50,25 @@ class Space:
         """The first value of every active choice."""
         return next(iter(self))
 
+    def refusal(self, config: Config) -> str | None:
+        """Why a configuration is not one of this strategy's, in one clause; None if it is.
+
+        Numbers may be others than those the search tries; words may not.
+
+        >>> Space("ring", (Choice("chunk_size", (1024,)),)).refusal(Config.of("ring", chunk_sise=64))
+        "parameter is 'chunk_sise', but must be one of chunk_size"
+        """
+        choices = {choice.name: choice for choice in self.choices}
+        for name, value in config.params:
+            if name not in choices:
+                return f"parameter is {name!r}, but must be one of {', '.join(choices) or 'none'}"
+            values = choices[name].values
+            if type(values[0]) is not int and value not in values:
+                return f"{name} is {value!r}, but must be one of {', '.join(map(str, values))}"
+            if type(values[0]) is int and type(value) is not int:
+                return f"{name} is {value!r}, but must be a whole number"
+        return None
+
     def choose(self, pick: Callable[[str, tuple[Value, ...]], Value]) -> Config | None:
         """Ask ``pick(name, values)`` for each active choice in turn; None where a constraint refuses the result."""
         params: dict[str, Value] = {}

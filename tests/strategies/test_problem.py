@@ -45,7 +45,7 @@ def test_self_attention_has_equal_lengths_and_by_default_equal_heads():
 @pytest.mark.parametrize("name", ["batch", "heads", "kv_heads", "query_len", "kv_len", "head_dim"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_size_below_one_is_refused_with_its_name_value_and_limit(name, value):
-    with pytest.raises(ProblemError, match=f"^{name} is {value}, but must be at least 1$"):
+    with pytest.raises(ProblemError, match=f"^{name} is {value}, but must be a whole number of at least 1$"):
         replace(PROBLEM, **{name: value})
 
 

@@ -1,0 +1,59 @@
+"""A worker that answers at once, so that the coordinator's own logic is what a test exercises."""
+
+from typing import ClassVar
+
+from autotune.candidate import Candidate
+from autotune.cell_tuner import Observer
+from autotune.db.records import Measurement, Status
+
+
+class StandIn:
+    """Answers what the strategy's name says; counts what it was asked."""
+
+    asked: ClassVar[list[Candidate]] = []
+    answers: ClassVar[dict[str, Measurement]] = {}
+    races: ClassVar[dict[int, float]] = {}  # variant of the correct strategy to milliseconds; none run if empty
+
+    def __init__(self, deadlines=None):
+        self.deadlines = deadlines
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def measure(self, candidate: Candidate) -> Measurement:
+        self.asked.append(candidate)
+        plain = Measurement(status=Status.OK, times_ms=(1.0 + len(self.asked),), peak_memory_bytes=10, rel_error=0.0)
+        return self.answers.get(candidate.config.strategy, plain)
+
+    def race(self, contest):
+        return [
+            (self.races[candidate.config.integer("variant", 0)],) * 2 for candidate in contest.candidates if self.races
+        ]
+
+
+class Recorder(Observer):
+    """Notes every call in order; may do something after each measurement."""
+
+    def __init__(self, after=lambda config, measurement: None):
+        self.events = []
+        self.finished = []
+        self.planned = []
+        self.after = after
+
+    def cell_started(self, cell, number, total, candidates):
+        self.events.append(("cell", number, total))
+        self.planned.append(candidates)
+
+    def candidate_started(self, config):
+        self.events.append(("try", config))
+
+    def candidate_finished(self, config, measurement):
+        self.events.append(("done", config))
+        self.finished.append((config, measurement))
+        self.after(config, measurement)
+
+    def cell_finished(self, result):
+        self.events.append(("decided", result.best))

@@ -1,0 +1,241 @@
+"""What the coordinator does between measurements; a stand-in measures, the database is real."""
+
+import planted
+import pytest
+import torch
+from stand_in import Recorder, StandIn
+
+from autotune.cells import Workload
+from autotune.db.records import Measurement, Status
+from autotune.db.store import Store
+from autotune.environment import environment_of
+from autotune.strategies.catalog import STRATEGIES
+from autotune.strategies.config import Config
+from autotune.strategies.errors import ConfigError, PatternError, ProblemError
+from autotune.strategies.pattern import Dense
+from autotune.tuning import choose_strategies, tune
+
+WORKLOAD = Workload(lengths=(64,), patterns=("dense",), heads=2, head_dim=16)
+FIRST, SECOND = (Config.of("correct", variant=variant) for variant in (0, 1))
+ZEROS = Config.of("zeros")
+
+
+class Refuses(planted.Planted):
+    name = "refuses"
+
+    def unsupported(self, problem, pattern):
+        return "never does anything"
+
+
+@pytest.fixture(autouse=True)
+def measure(monkeypatch):
+    """Replace the worker, and the strategies by a few planted ones."""
+    strategies = {s.name: s for s in (planted.CORRECT, planted.Zeros(), Refuses())}
+    monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
+    monkeypatch.setattr("autotune.tuning.Worker", StandIn)
+    monkeypatch.setattr(StandIn, "asked", [])
+    monkeypatch.setattr(StandIn, "races", {})
+    monkeypatch.setattr(StandIn, "answers", {"zeros": Measurement(status=Status.WRONG_RESULT, reason="all zeros")})
+    return StandIn
+
+
+@pytest.fixture
+def db(empty_database):
+    return empty_database
+
+
+def run(db, workload=WORKLOAD, **options):
+    options.setdefault("observer", Recorder())
+    return tune(workload, device="cpu", db=db, **options)
+
+
+def stored(db):
+    with Store.open(db, read_only=True) as store:
+        return [(record.config, record.measurement) for record in store.records()]
+
+
+def choice(db):
+    with Store.open(db, read_only=True) as store:
+        choices = store.choices(problem=WORKLOAD.cells(torch.device("cpu"))[0].problem, pattern=Dense())
+    return choices[0] if choices else None
+
+
+def test_everything_supported_is_tried_stored_and_decided(db):
+    recorder = Recorder()
+    (result,) = run(db, observer=recorder)
+    assert {config for config, _ in stored(db)} == {FIRST, SECOND, ZEROS}
+    assert dict(stored(db)) == dict(result.tried) == dict(recorder.finished)
+    assert (result.best, result.measured) == (FIRST, 3)
+    assert result.measurement.times_ms == (2.0,)
+    decision = choice(db)
+    assert (decision.config, decision.candidates) == (FIRST, 3)
+    assert recorder.planned == [3]
+
+
+def test_each_candidate_is_announced_and_each_measurement_stored_before_the_next_begins(db):
+    seen = []
+    recorder = Recorder(after=lambda config, measurement: seen.append(stored(db)))
+    run(db, observer=recorder)
+    assert [len(rows) for rows in seen] == [1, 2, 3]
+    assert seen[-1] == recorder.finished
+    tries = [config for kind, config, *_ in recorder.events if kind == "try"]
+    assert recorder.events == [
+        ("cell", 1, 1),
+        *[(kind, config) for config in tries for kind in ("try", "done")],
+        ("decided", FIRST),
+    ]
+
+
+@pytest.mark.parametrize(("variant", "winner"), [(0, FIRST), (1, SECOND)])
+def test_the_final_race_decides_and_its_times_are_stored_beside_the_first_ones(db, measure, variant, winner):
+    measure.answers["correct"] = Measurement(status=Status.OK, times_ms=(1.0,), peak_memory_bytes=10)
+    measure.races |= {variant: 3.0, 1 - variant: 4.0}
+    (result,) = run(db)
+    assert result.best == choice(db).config == winner
+    assert result.measurement.times_ms == (3.0, 3.0)
+    assert sorted(m.times_ms for c, m in stored(db) if c == winner) == [(1.0,), (3.0, 3.0)]
+    assert choice(db).margin == pytest.approx(1 / 3)
+
+
+def test_the_prediction_is_stored_beside_the_measurement(db):
+    run(db)
+    assert {measurement.predicted_memory_bytes for _, measurement in stored(db)} == {64 * 2 * 16 * 4}
+
+
+def test_a_second_run_measures_nothing_and_chooses_the_same(db, measure):
+    (first,) = run(db)
+    before, asked = stored(db), len(measure.asked)
+    recorder = Recorder()
+    (again,) = run(db, observer=recorder)
+    assert (again.best, again.measured, recorder.planned, recorder.finished) == (first.best, 0, [0], [])
+    assert len(measure.asked) == asked
+    assert stored(db) == before
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interruption_keeps_what_was_measured_and_decides_and_a_rerun_goes_on(db, stop_after):
+    def interrupt(config, measurement):
+        if len(stored(db)) == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(db, observer=Recorder(after=interrupt))
+    assert len(stored(db)) == stop_after
+    assert choice(db).config == FIRST
+    recorder = Recorder()
+    (result,) = run(db, observer=recorder)
+    assert result.measured == recorder.planned[0] == 3 - stop_after
+    assert len(stored(db)) == 3
+
+
+@pytest.mark.parametrize(("trials", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
+def test_trials_bound_the_configurations_of_a_cell_and_count_the_known_ones(db, trials, count):
+    run(db, trials=trials)
+    assert len(stored(db)) == count
+    run(db, trials=trials)
+    assert len(stored(db)) == count
+
+
+def test_a_budget_is_shared_by_the_cells_and_one_that_is_spent_still_decides(db, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("autotune.tuning.time.monotonic", lambda: now[0])
+
+    def pass_time(config, measurement):
+        now[0] += 10.0
+
+    workload = Workload(lengths=(64, 128), patterns=("dense",), heads=2, head_dim=16)
+    results = run(db, workload, budget_s=15.0, observer=Recorder(after=pass_time))
+    assert [result.measured for result in results] == [1, 1]
+    assert choice(db) is not None
+
+
+def test_over_the_memory_limit_is_skipped_with_the_rule_and_stored_once(db, measure):
+    for _ in range(2):
+        (result,) = run(db, memory_limit_bytes=8191)
+        assert result.best is None
+        rows = stored(db)
+        assert [m.status for _, m in rows] == [Status.SKIPPED] * 3
+        assert {m.reason for _, m in rows} == {"predicted peak memory 8.00 KiB is over the limit, 8.00 KiB"}
+    assert measure.asked == []
+    assert choice(db) is None
+
+
+def test_a_skip_is_looked_at_anew_under_a_larger_limit(db):
+    run(db, memory_limit_bytes=8191)
+    (result,) = run(db, memory_limit_bytes=8192)
+    assert result.best in (FIRST, SECOND)
+    assert result.measured == 3
+
+
+def test_a_measured_peak_over_the_limit_is_not_chosen(db, measure):
+    measure.answers["correct"] = Measurement(status=Status.OK, times_ms=(1.0,), peak_memory_bytes=8193)
+    (result,) = run(db, memory_limit_bytes=8192)
+    assert result.best is None
+    assert choice(db) is None
+
+
+@pytest.mark.parametrize("status", [Status.OOM, Status.TIMEOUT])
+def test_too_much_at_a_shorter_length_is_skipped_at_longer_ones(db, measure, status):
+    measure.answers["zeros"] = Measurement(status=status, reason="too much")
+    run(db, Workload(lengths=(256, 64, 128), patterns=("dense",), heads=2, head_dim=16))
+    with Store.open(db) as store:
+        zeros = [record for record in store.records() if record.config == ZEROS]
+    assert [(r.problem.query_len, r.measurement.status) for r in zeros] == [
+        (64, status),
+        (128, Status.SKIPPED),
+        (256, Status.SKIPPED),
+    ]
+    assert {r.measurement.reason for r in zeros[1:]} == {f"{status} already at length 64"}
+
+
+def test_measurements_of_another_environment_are_not_known_here(db, monkeypatch):
+    run(db)
+    elsewhere = environment_of(torch.device("cpu"))
+    elsewhere = type(elsewhere)(
+        **{**{f: getattr(elsewhere, f) for f in elsewhere.__dataclass_fields__}, "torch_version": "9.9"}
+    )
+    monkeypatch.setattr("autotune.cell_tuner.environment_of", lambda device: elsewhere)
+    (result,) = run(db)
+    assert result.measured == 3
+
+
+def test_a_candidate_far_slower_than_the_best_is_dropped_by_the_efforts_factor(db, measure):
+    run(db, effort="quick")
+    assert [c.drop_over_ms for c in measure.asked[:2]] == [None, 2.0 * 1.5]
+    assert {c.timing_budget_s for c in measure.asked} == {0.5}
+
+
+def test_a_strategy_by_name_is_the_only_one_tried(db):
+    (result,) = run(db, strategies=["zeros"])
+    assert list(result.tried) == [ZEROS]
+    assert result.best is None
+
+
+def test_a_cell_no_strategy_supports_is_no_crash(db):
+    (result,) = run(db, strategies=["refuses"])
+    assert (dict(result.tried), result.best) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"strategies": ["magic"]}, ConfigError, "strategy is 'magic', but must be one of correct, zeros, refuses"),
+        ({"workload": Workload(patterns=("magic",))}, PatternError, "pattern is 'magic', but must be one of dense"),
+        (
+            {"workload": Workload(lengths=(0,))},
+            ProblemError,
+            "query_len is 0, but must be a whole number of at least 1",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_before_a_database_is_made(tmp_path, options, error, message):
+    db = tmp_path / "t.db"
+    with pytest.raises(error, match=message):
+        run(db, **options)
+    assert not db.exists()
+
+
+def test_all_strategies_are_chosen_in_the_catalogs_order(monkeypatch):
+    monkeypatch.setattr("autotune.tuning.STRATEGIES", STRATEGIES)
+    assert list(choose_strategies(None)) == list(STRATEGIES)
+    assert list(choose_strategies(["ring", "sdpa"])) == ["sdpa", "ring"]

@@ -1,0 +1,106 @@
+"""Words typed become a workload of exactly those cells."""
+
+import pytest
+import torch
+
+from autotune.cells import DEFAULT_PATTERNS
+from autotune.cli_options import workload
+from autotune.strategies.errors import PatternError
+from autotune.strategies.pattern import Dense
+from autotune.strategies.pattern_block_sparse import LocalWindow
+from autotune.strategies.pattern_dilated import Dilated
+from autotune.units import UnitError
+
+CPU = torch.device("cpu")
+WORDS = {
+    "lengths": "4096",
+    "patterns": ("dense",),
+    "batch": 1,
+    "heads": 8,
+    "kv_heads": None,
+    "head_dim": 64,
+    "dtype": None,
+    "causal": False,
+    "direction": "forward",
+    "sparsity": "0.9,0.95",
+    "segment_lengths": None,
+    "dilation_rates": None,
+}
+
+
+def patterns(**words):
+    return [cell.pattern for cell in workload(**WORDS | words).cells(CPU)]
+
+
+@pytest.mark.parametrize(
+    ("text", "lengths"),
+    [
+        ("4096,8192", [4096, 8192]),
+        ("8k,4k", [4096, 8192]),
+        ("4k:32k", [4096, 8192, 16384, 32768]),
+        ("1000", [1000]),
+        ("1m", [1 << 20]),
+        ("4k,4096", [4096]),
+        ("3k:13k", [3072, 6144, 12288]),
+        (None, [4096, 8192]),
+    ],
+)
+def test_lengths_are_lists_and_doubling_ranges_run_shortest_first(text, lengths):
+    cells = workload(**WORDS | {"lengths": text}).cells(CPU)
+    assert [cell.problem.query_len for cell in cells] == lengths
+    assert [cell.problem.kv_len for cell in cells] == lengths
+
+
+def test_no_pattern_named_means_exact_dilated_and_each_window():
+    assert workload(**WORDS | {"patterns": ()}).patterns == DEFAULT_PATTERNS
+    assert patterns(patterns=()) == [Dense(), Dilated.longnet(4096), LocalWindow(0.9), LocalWindow(0.95)]
+
+
+def test_the_dilated_pattern_is_longnets_unless_its_branches_are_named():
+    assert patterns(patterns=("dilated",)) == [Dilated.longnet(4096)]
+    named = {"patterns": ("dilated",), "segment_lengths": "1k,4k", "dilation_rates": "1,2"}
+    assert patterns(**named) == [Dilated((1024, 4096), (1, 2))]
+
+
+@pytest.mark.parametrize("names", [{"segment_lengths": "1k"}, {"dilation_rates": "1"}], ids=["lengths", "rates"])
+def test_half_a_dilated_pattern_is_an_error(names):
+    with pytest.raises(PatternError):
+        patterns(patterns=("dilated",), **names)
+
+
+def test_windows_follow_the_sparsities():
+    assert patterns(patterns=("local_window",), sparsity="0.5, 0.99") == [LocalWindow(0.5), LocalWindow(0.99)]
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        ({"batch": 3}, "batch", 3),
+        ({"heads": 12}, "kv_heads", 12),
+        ({"heads": 12, "kv_heads": 4}, "kv_heads", 4),
+        ({"head_dim": 80}, "head_dim", 80),
+        ({}, "dtype", "float32"),
+        ({"dtype": "bfloat16"}, "dtype", "bfloat16"),
+        ({"causal": True}, "causal", True),
+        ({"direction": "training"}, "direction", "training"),
+        ({}, "device", "cpu"),
+    ],
+)
+def test_shape_options_reach_the_problem(words, field, value):
+    (cell,) = workload(**WORDS | words).cells(CPU)
+    assert getattr(cell.problem, field) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"sparsity": "0.9;0.95"}, "sparsity is '0.9;0.95'"),
+        ({"sparsity": ""}, "sparsity is ''"),
+        ({"segment_lengths": "1k", "dilation_rates": "1.5"}, "dilation-rates is '1.5'"),
+        ({"segment_lengths": "x", "dilation_rates": "1"}, "'x'"),
+        ({"lengths": "4k:"}, "''"),
+    ],
+)
+def test_lists_that_cannot_be_read_are_named(words, named):
+    with pytest.raises(UnitError, match=named):
+        workload(**WORDS | words)

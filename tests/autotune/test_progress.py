@@ -1,0 +1,112 @@
+"""What a person sees while tuning runs."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from autotune.cell_tuner import CellResult
+from autotune.cells import Cell
+from autotune.db.records import Status
+from autotune.progress import Progress
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Dense
+from autotune.strategies.problem import Problem
+
+from .records import failed, ok
+
+CELL = Cell(torch.device("cpu"), Problem.self_attention(4096), Dense())
+AUTO = Config.of("sdpa", backend="auto")
+RING = Config.of("ring", chunk_size=1024)
+
+
+@pytest.fixture
+def screen():
+    return io.StringIO()
+
+
+@pytest.fixture
+def progress(screen):
+    """Progress on something that is no terminal, and narrow."""
+    with Progress(Console(file=screen, width=40)) as progress:
+        yield progress
+
+
+def test_each_cell_and_candidate_is_one_line_whatever_the_width(progress, screen):
+    progress.cell_started(CELL, 2, 5, 7)
+    progress.candidate_started(AUTO)
+    progress.candidate_finished(AUTO, ok(12.5, 3.0))
+    progress.cell_finished(CellResult(CELL, {AUTO: ok(12.5, 3.0)}, AUTO, 1))
+    first, candidate, best = screen.getvalue().splitlines()
+    assert first == "[2/5] dense, 4,096 tokens on cpu: 7 configurations to measure"
+    assert candidate.split() == [*AUTO.text.split(), "12.5", "ms", "3.00", "MiB", "error", "1.0e-07"]
+    assert best.strip() == f"best: {AUTO.text}, 12.5 ms"
+
+
+def test_a_cell_that_is_known_says_so(progress, screen):
+    progress.cell_started(CELL, 1, 1, 0)
+    assert "known already, nothing to measure" in screen.getvalue()
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
+def test_a_failure_is_shown_with_status_and_reason(progress, screen, status):
+    progress.candidate_finished(RING, failed(status))
+    assert f"{status}: planted {status}" in screen.getvalue()
+
+
+def test_a_reason_of_many_lines_is_cut_to_the_first(progress, screen):
+    measurement = type(failed(Status.CRASHED))(status=Status.CRASHED, reason="x" * 300 + "\nsecond line")
+    progress.candidate_finished(RING, measurement)
+    (line,) = screen.getvalue().splitlines()
+    assert line.endswith("crashed: " + "x" * 120)
+
+
+def test_a_cell_in_which_nothing_ran_says_where_to_look(progress, screen):
+    progress.cell_finished(CellResult(CELL, {RING: failed(Status.OOM)}, None, 1))
+    assert "nothing ran" in screen.getvalue()
+    assert "autotune report" in screen.getvalue()
+
+
+def test_brackets_in_a_reason_are_text_and_not_markup(progress, screen):
+    measurement = type(failed(Status.CRASHED))(status=Status.CRASHED, reason="index [bold] out of [/range]")
+    progress.candidate_finished(RING, measurement)
+    assert "index [bold] out of [/range]" in screen.getvalue()
+
+
+def test_the_live_line_names_what_runs_the_best_and_what_is_left(screen):
+    with Progress(Console(file=screen, force_terminal=True, width=200)) as progress:
+        progress.cell_started(CELL, 1, 3, 4)
+        progress.candidate_started(AUTO)
+        assert "best: none yet | time left unknown, 2 cells after it" in progress._status_line().plain
+        progress.candidate_finished(AUTO, ok(5.0))
+        progress.candidate_started(RING)
+        line = progress._status_line().plain
+        assert f"running {RING.text} for 0 s | best: {AUTO.text} 5 ms | about 0 s left here" in line
+        progress.candidate_finished(RING, ok(7.0))
+        progress.candidate_started(RING)
+        assert f"best: {AUTO.text} 5 ms" in progress._status_line().plain
+        progress.cell_started(CELL, 2, 3, 4)
+        progress.candidate_started(AUTO)
+        assert "best: none yet" in progress._status_line().plain
+
+
+def test_nothing_live_is_drawn_where_there_is_no_terminal(progress, screen):
+    progress.candidate_started(AUTO)
+    assert screen.getvalue() == ""
+
+
+def interrupted(console):
+    with Progress(console) as progress:
+        progress.candidate_started(AUTO)
+        raise KeyboardInterrupt
+
+
+def test_the_display_ends_with_an_interruption():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(console)
+    assert screen.getvalue().rfind("\x1b[?25h") > screen.getvalue().rfind("\x1b[?25l")  # the cursor is back
+    with Progress(console):  # a display that was left running would refuse another
+        pass

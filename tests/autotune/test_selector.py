@@ -1,0 +1,222 @@
+"""The selector chooses by what was measured here, at this shape or the nearest one, and never beyond the limit."""
+
+from dataclasses import replace
+
+import pytest
+
+from autotune.db.records import Status
+from autotune.environment import environment_of
+from autotune.selector import NothingFitsError, Selector
+from autotune.strategies.config import Config
+from autotune.strategies.errors import PatternError, UnsupportedError
+from autotune.strategies.pattern import Dense
+from autotune.strategies.pattern_block_sparse import LocalWindow
+from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
+
+from .records import CPU, MIB, failed, ok, stored
+
+DENSE = Dense()
+WINDOW = LocalWindow(0.9)
+DILATED = Dilated.longnet(4096)
+AUTO = Config.of("sdpa", backend="auto", compile="off")
+MATH = Config.of("sdpa", backend="math", compile="off")
+RING = Config.of("ring", chunk_size=1024, compile="off")
+FLEX = Config.of("flex", compile="default")
+PROBLEM = Problem.self_attention(4096)
+PLENTY = 1 << 40
+
+
+@pytest.fixture
+def select(tmp_path):
+    """Fill a database and return the `choose` of a selector that has read it."""
+
+    def select(*entries, **options):
+        return Selector(environment_of(CPU), stored(tmp_path / "t.db", entries, **options)).choose
+
+    return select
+
+
+def test_the_fastest_median_wins_and_the_rest_is_listed_with_times(select):
+    choose = select((PROBLEM, DENSE, AUTO, ok(3.0)), (PROBLEM, DENSE, RING, ok(2.0)), (PROBLEM, DENSE, MATH, ok(8.0)))
+    decision = choose(PROBLEM, [DENSE], PLENTY)
+    assert decision.config == RING
+    assert decision.margin == pytest.approx(0.5)
+    assert decision.rejected == (f"{AUTO.text} for dense: 3 ms", f"{MATH.text} for dense: 8 ms")
+    assert decision.predicted_memory_bytes == MIB
+
+
+def test_the_only_configuration_has_no_margin(select):
+    decision = select((PROBLEM, DENSE, AUTO, ok(3.0)))(PROBLEM, [DENSE], PLENTY)
+    assert decision.margin is None
+    assert "margin" not in decision.text
+
+
+def test_the_latest_measurement_of_a_configuration_counts(select):
+    choose = select((PROBLEM, DENSE, AUTO, ok(1.0)), (PROBLEM, DENSE, RING, ok(2.0)), (PROBLEM, DENSE, AUTO, ok(3.0)))
+    decision = choose(PROBLEM, [DENSE], PLENTY)
+    assert (decision.config, decision.record.id) == (RING, 2)
+    assert decision.margin == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("limit", "config"), [(8 * MIB, MATH), (8 * MIB - 1, RING), (4 * MIB - 1, AUTO)])
+def test_the_limit_is_inclusive_and_decides(select, limit, config):
+    choose = select(
+        (PROBLEM, DENSE, MATH, ok(1.0, 8)), (PROBLEM, DENSE, RING, ok(2.0, 4)), (PROBLEM, DENSE, AUTO, ok(3.0, 2))
+    )
+    assert choose(PROBLEM, [DENSE], limit).config == config
+
+
+def test_what_does_not_fit_is_rejected_with_its_need(select):
+    choose = select((PROBLEM, DENSE, MATH, ok(1.0, 8)), (PROBLEM, DENSE, AUTO, ok(3.0, 2)))
+    decision = choose(PROBLEM, [DENSE], 4 * MIB)
+    assert decision.rejected == (f"{MATH.text} for dense: needs 8.00 MiB, limit 4.00 MiB",)
+    assert decision.margin is None
+    with pytest.raises(NothingFitsError, match=r"limit is 1\.00 MiB.* needs 2\.00 MiB"):
+        choose(PROBLEM, [DENSE], MIB)
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
+@pytest.mark.parametrize("time_ms", [None, 0.001], ids=["untimed", "timed"])
+def test_a_failure_is_never_chosen(select, status, time_ms):
+    choose = select((PROBLEM, DENSE, RING, failed(status, time_ms)), (PROBLEM, DENSE, AUTO, ok(3.0)))
+    decision = choose(PROBLEM, [DENSE], PLENTY)
+    assert decision.config == AUTO
+    assert decision.rejected == ()
+
+
+def test_a_tuned_function_beats_an_accepted_one_that_is_not(select):
+    decision = select((PROBLEM, WINDOW, FLEX, ok(3.0)))(PROBLEM, [DENSE, WINDOW], PLENTY)
+    assert (decision.pattern, decision.config) == (WINDOW, FLEX)
+
+
+@pytest.mark.parametrize(("pattern", "other"), [(DENSE, WINDOW), (DILATED, DENSE), (WINDOW, DILATED)], ids=str)
+def test_one_function_says_nothing_about_another(select, pattern, other):
+    decision = select((PROBLEM, other, FLEX, ok(3.0)))(PROBLEM, [pattern], PLENTY)
+    assert (decision.source, decision.pattern) == ("default", pattern)
+    assert decision.config != FLEX
+
+
+@pytest.mark.parametrize(
+    ("near", "far"),
+    [
+        ({"query_len": 4096, "kv_len": 4096}, {"query_len": 65536, "kv_len": 65536}),
+        ({"query_len": 16384, "kv_len": 16384}, {"query_len": 512, "kv_len": 512}),
+        ({"head_dim": 64}, {"head_dim": 16}),
+        ({"heads": 8, "kv_heads": 8}, {"heads": 32, "kv_heads": 32}),
+        ({"batch": 2}, {"batch": 16}),
+        ({"causal": True}, {"causal": False}),
+        ({"direction": "training"}, {"direction": "forward"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("swap", [False, True], ids=["near_first", "far_first"])
+def test_the_nearest_measured_problem_speaks(select, near, far, swap):
+    wanted = replace(
+        PROBLEM, **{"query_len": 8000, "kv_len": 8000, "head_dim": 80, "heads": 12, "kv_heads": 12}
+        | {"causal": True, "direction": "training"}
+    )  # fmt: skip
+    entries = [
+        (replace(wanted, **{"query_len": 8192, "kv_len": 8192} | near), DENSE, RING, ok(9.0)),
+        (replace(wanted, **{"query_len": 8192, "kv_len": 8192} | far), DENSE, AUTO, ok(0.1)),
+    ]
+    decision = select(*(entries[::-1] if swap else entries))(wanted, [DENSE], PLENTY)
+    assert (decision.source, decision.config) == ("neighbour", RING)
+
+
+def test_this_very_problem_speaks_before_its_neighbours(select):
+    choose = select((PROBLEM, DENSE, RING, ok(9.0)), (replace(PROBLEM, head_dim=63), DENSE, AUTO, ok(0.1)))
+    decision = choose(PROBLEM, [DENSE], PLENTY)
+    assert (decision.source, decision.config) == ("measured", RING)
+
+
+def test_the_same_window_is_nearer_than_another_sparsity(select):
+    other = LocalWindow(0.5)
+    near = replace(PROBLEM, query_len=4000, kv_len=4000)
+    tiles = Config.of("block_sparse", compile="off")
+    decision = select((near, other, tiles, ok(1.0)), (near, WINDOW, FLEX, ok(9.0)))(PROBLEM, [WINDOW], PLENTY)
+    assert decision.config == FLEX
+
+
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"device": "cuda"}], ids=str)
+def test_another_dtype_or_device_is_no_neighbour(select, change):
+    decision = select((replace(PROBLEM, **change), DENSE, RING, ok(1.0)))(PROBLEM, [DENSE], PLENTY)
+    assert decision.source == "default"
+
+
+def test_a_neighbour_that_cannot_do_the_problem_is_passed_over(select):
+    training = replace(PROBLEM, direction="training", query_len=5000, kv_len=5000)
+    tiles = Config.of("block_sparse", compile="default")
+    far = replace(training, query_len=512, kv_len=512)
+    choose = select((PROBLEM, WINDOW, FLEX, ok(0.1)), (far, WINDOW, tiles, ok(9.0)))
+    assert choose(PROBLEM, [WINDOW], PLENTY).config == FLEX
+    assert choose(training, [WINDOW], PLENTY).config == tiles  # FlexAttention has no backward on the CPU
+
+
+def test_a_configuration_of_an_unknown_strategy_is_passed_over(select):
+    foreign = Config.of("from_the_future", depth=3)
+    choose = select((PROBLEM, DENSE, foreign, ok(0.1)), (PROBLEM, DENSE, AUTO, ok(3.0)))
+    assert choose(replace(PROBLEM, batch=2), [DENSE], PLENTY).config == AUTO
+    assert choose(PROBLEM, [DENSE], PLENTY).config == AUTO
+
+
+def test_time_scales_with_arithmetic_and_memory_with_the_estimate(select):
+    choose = select((PROBLEM, DENSE, AUTO, ok(2.0, 20)))
+    double = choose(replace(PROBLEM, batch=2), [DENSE], PLENTY)
+    assert double.predicted_ms == pytest.approx(4.0)
+    assert double.predicted_memory_bytes == pytest.approx(40 * MIB, rel=1e-3)
+    longer = choose(replace(PROBLEM, query_len=8192, kv_len=8192), [DENSE], PLENTY)
+    assert longer.predicted_ms == pytest.approx(8.0)
+
+
+def test_the_neighbours_memory_is_held_against_the_limit(select):
+    choose = select((PROBLEM, DENSE, MATH, ok(1.0, 1100)), (PROBLEM, DENSE, AUTO, ok(5.0, 9)))
+    double = replace(PROBLEM, batch=2)
+    assert choose(double, [DENSE], 3000 * MIB).config == MATH
+    assert choose(double, [DENSE], 1100 * MIB).config == AUTO
+    with pytest.raises(NothingFitsError):
+        choose(double, [DENSE], 9 * MIB)
+
+
+def test_untuned_the_first_accepted_default_that_fits_runs(select):
+    choose = select()
+    assert choose(PROBLEM, [WINDOW, DENSE], PLENTY).pattern == WINDOW
+    assert choose(PROBLEM, [DENSE, WINDOW], PLENTY).pattern == DENSE
+    math_free = choose(PROBLEM, [DENSE], PLENTY).predicted_memory_bytes
+    assert math_free >= PROBLEM.output_bytes
+    with pytest.raises(NothingFitsError, match="run `autotune tune`"):
+        choose(PROBLEM, [DENSE, WINDOW], PROBLEM.output_bytes - 1)
+
+
+def test_records_of_another_environment_are_left_out(select):
+    other = replace(environment_of(CPU), torch_version="0.4")
+    choose = select((PROBLEM, DENSE, RING, ok(1.0)), environment=other)
+    assert choose(PROBLEM, [DENSE], PLENTY).source == "default"
+
+
+def test_a_pattern_that_does_not_fit_is_an_error(select):
+    with pytest.raises(PatternError, match="self-attention"):
+        select()(replace(PROBLEM, query_len=1), [WINDOW], PLENTY)
+
+
+def test_what_no_strategy_can_do_is_an_error_with_every_reason(select):
+    impossible = replace(PROBLEM, dtype="float64", device="cuda")
+    with pytest.raises(UnsupportedError, match="no strategy computes local_window") as caught:
+        select()(impossible, [WINDOW], PLENTY)
+    assert "flex: FlexAttention takes no float64" in str(caught.value)
+
+
+def test_the_text_names_everything_the_decision_rests_on(select):
+    choose = select((PROBLEM, DENSE, AUTO, ok(2.0, 20)), (PROBLEM, DENSE, RING, ok(3.0, 30)))
+    text = choose(PROBLEM, [DENSE], 25 * MIB).text
+    for part in (
+        f"runs      {AUTO.text}",
+        "computes  dense",
+        f"for       {PROBLEM.key}",
+        "source    measured",
+        "predicts  2 ms, peak memory 20.00 MiB above the inputs",
+        "rests on  measurement 1 of ",
+        "3 repeats",
+        f"rejected  {RING.text} for dense: needs 30.00 MiB, limit 25.00 MiB",
+    ):
+        assert part in text
