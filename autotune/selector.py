@@ -79,7 +79,7 @@ class _Option:
 class Selector:
     """An immutable table of what was measured on one device with this software."""
 
-    def __init__(self, environment: Environment, records: Iterable[Record], choices: Iterable[Choice]) -> None:
+    def __init__(self, environment: Environment, records: Iterable[Record], choices: Iterable[Choice] = ()) -> None:
         self._chosen = {
             (choice.problem, choice.pattern): choice.config
             for choice in choices
@@ -130,7 +130,7 @@ class Selector:
             pattern=best.pattern,
             config=best.config,
             source="measured" if best.exact else "neighbour",
-            reason=f"{'won the final' if best.chosen else 'fastest stored that fits'} of {best.record.problem.key}",
+            reason=f"{'won the search' if best.chosen else 'fastest stored that fits'} at {best.record.problem.key}",
             record=best.record,
             predicted_ms=best.time_ms,
             predicted_memory_bytes=best.memory_bytes,

@@ -84,10 +84,10 @@ class Dilated(Pattern):
         """Refuse cross-attention, and segments that leave a query without a key."""
         require_self_attention(self, problem)
         if missing := _uncovered(self, problem):
+            rows = problem.heads * problem.query_len
             raise PatternError(
-                f"{self.label} leaves {missing} of {problem.heads * problem.query_len} (head, query) rows without a key at "
-                f"length {problem.query_len} with {problem.heads} heads, but must leave none; add a branch with dilation "
-                "rate 1"
+                f"{self.label} leaves {missing} of {rows} (head, query) rows without a key at length "
+                f"{problem.query_len} with {problem.heads} heads, but must leave none; add a branch of dilation rate 1"
             )
 
     def multiplicity(

@@ -211,9 +211,11 @@ def test_a_strategy_by_name_is_the_only_one_tried(db):
     assert result.best is None
 
 
-def test_a_cell_no_strategy_supports_is_no_crash(db):
+def test_a_cell_no_strategy_supports_stores_each_reason(db):
     (result,) = run(db, strategies=["refuses"])
-    assert (dict(result.tried), result.best) == ({}, None)
+    (measurement,) = result.tried.values()
+    assert (measurement.status, measurement.reason) == ("unsupported", "never does anything")
+    assert result.best is None
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def refused(result, *parts):
         (("--dilation-rates", "1,2"), ("segment_lengths", "dilation_rates")),
         (("--segment-lengths", "32", "--dilation-rates", "a"), ("dilation-rates", "'a'")),
         (("--segment-lengths", "32", "--dilation-rates", "0"), ("dilation",)),
-        (("--segment-lengths", "64", "--dilation-rates", "4"), ("only", "100 %", "dilation rate 1")),
+        (("--segment-lengths", "64", "--dilation-rates", "4"), ("leaves 96 of 128", "none", "dilation rate 1")),
         (("--memory-limit", "8XB"), ("memory limit", "'8XB'", "8GiB")),
         (("--memory-limit", "much"), ("memory limit", "'much'")),
         (("--budget", "10y"), ("budget", "'10y'", "10m")),

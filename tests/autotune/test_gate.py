@@ -63,6 +63,15 @@ def test_right_answers_pass(shape, dtype, direction):
     assert verdict.rel_error <= GATE[dtype]
 
 
+@pytest.mark.xfail(reason="a row of one compared channel may be near zero", raises=AssertionError, strict=True)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("head_dim", [1, 2])
+def test_right_answers_of_very_small_heads_pass(head_dim, dtype):
+    problem = replace(PROBLEM, head_dim=head_dim, dtype=dtype)
+    inputs, oracle = posed(problem)
+    assert oracle.judge(answer(problem, inputs)).reason == ""
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_long_averages_in_half_precision_pass(dtype):
     problem = Problem.self_attention(8192, heads=1, head_dim=64, dtype=dtype)

@@ -34,6 +34,7 @@ def candidate(strategy, **changes):
         "strategy": strategy,
         "config": planted.config_of(strategy),
         "growth_limit_bytes": 512 << 20,
+        "threads": 1,
         "timing_budget_s": 0.01,
     }
     return Candidate(**fields | changes)
@@ -154,7 +155,9 @@ def test_a_strategy_that_the_worker_cannot_import_costs_only_itself(worker, monk
 
 @pytest.mark.slow
 @pytest.mark.xfail(
-    reason="Worker._start truncates its stderr file but leaves its position: NULs fill the gap", strict=True
+    reason="Worker._start truncates its stderr file but leaves its position: NULs fill the gap",
+    raises=AssertionError,
+    strict=True,
 )
 def test_what_one_worker_printed_is_not_in_the_next_ones_reason(worker):
     reasons = [worker.measure(candidate(planted.Exits())).reason for _ in range(2)]
@@ -175,7 +178,7 @@ def test_a_worker_killed_between_two_candidates_is_replaced():
         assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
 
 
-@pytest.mark.xfail(reason="Bench hands every candidate the same tensors", strict=True)
+@pytest.mark.xfail(reason="Bench hands every candidate the same tensors", raises=AssertionError, strict=True)
 def test_a_candidate_that_writes_into_its_inputs_does_not_spoil_the_next_one(worker):
     worker.measure(candidate(planted.SpoilsInputs()))
     after = worker.measure(candidate(planted.CORRECT))
@@ -184,7 +187,7 @@ def test_a_candidate_that_writes_into_its_inputs_does_not_spoil_the_next_one(wor
     assert after.status is Status.OK, after.reason
 
 
-@pytest.mark.xfail(reason="the gate sees the first call only", strict=True)
+@pytest.mark.xfail(reason="the gate sees the first call only", raises=AssertionError, strict=True)
 def test_a_candidate_that_is_right_only_in_its_first_call_is_wrong(worker):
     measured = worker.measure(candidate(planted.RightOnlyOnce()))
     assert measured.status is Status.WRONG_RESULT

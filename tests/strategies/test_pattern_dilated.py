@@ -107,7 +107,7 @@ def test_coverage_counts_rows_with_a_key_and_the_rest_is_refused(pattern, proble
     if covered == 1.0:
         pattern.validate(problem)
     else:
-        with pytest.raises(PatternError, match=r"must leave none; add a branch with dilation rate 1"):
+        with pytest.raises(PatternError, match=r"must leave none; add a branch of dilation rate 1"):
             pattern.validate(problem)
 
 
