@@ -21,6 +21,7 @@ from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import race, time_repeats
 
 Phase = Literal["prepare", "compile", "run"]
+OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc")  # as the CPU's libraries say it
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 
@@ -58,6 +59,7 @@ class Bench:
         self._cell: tuple[str, Problem, Pattern] | None = None
         self._inputs: Inputs
         self._oracle: Oracle
+        self._checksum: tuple[float, ...]
 
     def measure(self, candidate: Candidate, enter: Callable[[Phase], None]) -> Measurement:
         """Try a candidate; whatever it raises becomes a status.
@@ -71,12 +73,19 @@ class Bench:
         trial = _Trial(candidate, self._inputs, self._oracle, enter)
         try:
             limit_growth(candidate.growth_limit_bytes)
-            return trial.measure()
+            return self._unless_spoilt(trial.measure())
         except Exception as error:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return _failure(error, compiling=trial.compiling)
         finally:
             lift_limit()
             torch.compiler.reset()
+
+    def _unless_spoilt(self, measurement: Measurement) -> Measurement:
+        """The measurement, unless the candidate wrote into its inputs, which are then made anew."""
+        if self._inputs.checksum() == self._checksum:
+            return measurement
+        self._cell = None
+        return Measurement(status=Status.WRONG_RESULT, reason="the candidate writes into its inputs")
 
     def race(self, contest: Race, enter: Callable[[Phase], None]) -> Times:
         """Time candidates in turn; empty if one of them fails after all."""
@@ -106,6 +115,7 @@ class Bench:
         rows = checked_rows(candidate.problem)
         self._cell = None
         self._inputs = make_inputs(candidate.problem, torch.device(candidate.device), rows)
+        self._checksum = self._inputs.checksum()
         self._oracle = Oracle.of(candidate.problem, candidate.pattern, self._inputs, rows)
         self._cell = cell
 
@@ -149,6 +159,9 @@ class _Trial:
             budget_s=self.candidate.timing_budget_s,
             drop_over_ms=self.candidate.drop_over_ms,
         )
+        # Once more: an answer kept from the first call, or state gone stale, is fast and wrong.
+        if again := self.oracle.judge(call()).reason:
+            return replace(checked, status=Status.WRONG_RESULT, reason=f"after {2 + len(repeats)} calls: {again}")
         spent = time.perf_counter() - judged
         return replace(checked, times_ms=repeats, peak_memory_bytes=peak, timing_s=spent)
 
@@ -170,7 +183,7 @@ def _failure(error: Exception, *, compiling: bool) -> Measurement:
     text = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, UnsupportedError):
         return Measurement(status=Status.UNSUPPORTED, reason=str(error))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return Measurement(status=Status.OOM, reason=text[:REASON_CHARACTERS])
     if compiling:
         return Measurement(status=Status.COMPILE_ERROR, reason=text[:REASON_CHARACTERS])

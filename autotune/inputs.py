@@ -16,6 +16,11 @@ class Inputs:
     value: torch.Tensor
     grad: torch.Tensor | None
 
+    def checksum(self) -> tuple[float, ...]:
+        """Sums that tell whether somebody has written into the tensors."""
+        tensors = (self.query, self.key, self.value, self.grad)
+        return tuple(float(x.detach().sum(dtype=torch.float64)) for x in tensors if x is not None)
+
 
 def make_inputs(problem: Problem, device: torch.device, rows: torch.Tensor, *, seed: int = 0) -> Inputs:
     """Normal random tensors.

@@ -77,9 +77,12 @@ class Worker:
 
     def _ask(self, task: Candidate | Race) -> Measurement | Times:
         """The worker's answer, or the measurement that says how it died."""
+        if self._process is not None and self._process.poll() is not None:
+            self._kill()  # it died between two tasks
         if self._process is None:
             self._start()
-        self._connection.send(task)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is read below
+            self._connection.send(task)
         phase: Phase = "prepare"
         while True:
             limit = self._deadlines.of(phase)
@@ -96,7 +99,8 @@ class Worker:
 
     def _start(self) -> None:
         ours, theirs = Pipe()
-        self._stderr.truncate(0)
+        self._stderr.seek(0)
+        self._stderr.truncate()
         # A group of its own: Ctrl-C is for the coordinator, and killing the group takes compilers along.
         # One compile thread: inductor's pool of processes would outlive a kill and blur the clock.
         self._process = subprocess.Popen(

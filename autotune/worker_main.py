@@ -22,9 +22,12 @@ def die_with_parent(parent: int) -> None:
 def main(descriptor: int, parent: int) -> None:
     """Serve candidates from a connection on a file descriptor."""
     die_with_parent(parent)
+    import torch
+
     from autotune.candidate import Bench, Race
 
     bench = Bench()
+    torch.compiler.reset()  # loads the compiler, seconds that no candidate should have to answer for
     with Connection(descriptor) as connection:
         connection.send("ready")
         while True:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.db.records import Choice, Record
-from autotune.reports.figures import MISSING, error, mebibytes, milliseconds, times
+from autotune.reports.figures import MISSING, mebibytes, milliseconds, times
 from autotune.reports.implementations import family
 from autotune.reports.sections import EMPTY, Cell, Section, sections, statuses
 
@@ -24,7 +24,7 @@ def _table(section: Section) -> Table:
     table.add_column("pattern", no_wrap=True)
     table.add_column("length", justify="right", no_wrap=True)
     table.add_column("configuration", min_width=16)
-    for name in ("ms", "MiB", "error", "vs dense"):
+    for name in ("ms", "MiB", "vs dense"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in section.cells:
         table.add_row(*(Text(text) for text in _cells(section, cell)))
@@ -35,7 +35,7 @@ def _cells(section: Section, cell: Cell) -> list[str]:
     names = [family(cell.pattern, cell.seq_len), f"{cell.seq_len:,}"]
     winner = cell.winner
     if winner is None or winner.ranked_ms is None:
-        return [*names, winner.status_text if winner else f"none ({statuses(cell.entries)})", *[MISSING] * 4]
+        return [*names, winner.status_text if winner else f"none ({statuses(cell.entries)})", *[MISSING] * 3]
     row = winner.row
-    figures = [milliseconds(row.time_ms), mebibytes(row.peak_memory_mib), error(row.rel_error)]
+    figures = [milliseconds(row.time_ms), mebibytes(row.peak_memory_mib)]
     return [*names, row.config, *figures, times(section.speed_up(winner))]

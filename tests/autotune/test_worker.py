@@ -154,20 +154,12 @@ def test_a_strategy_that_the_worker_cannot_import_costs_only_itself(worker, monk
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="Worker._start truncates its stderr file but leaves its position: NULs fill the gap",
-    raises=AssertionError,
-    strict=True,
-)
 def test_what_one_worker_printed_is_not_in_the_next_ones_reason(worker):
     reasons = [worker.measure(candidate(planted.Exits())).reason for _ in range(2)]
     assert reasons == ["exited with code 3 during compile. about to leave"] * 2
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="BrokenPipeError leaves Worker.measure, then and ever after", raises=BrokenPipeError, strict=True
-)
 def test_a_worker_killed_between_two_candidates_is_replaced():
     before = workers()
     with Worker(DEADLINES) as worker:
@@ -178,7 +170,6 @@ def test_a_worker_killed_between_two_candidates_is_replaced():
         assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
 
 
-@pytest.mark.xfail(reason="Bench hands every candidate the same tensors", raises=AssertionError, strict=True)
 def test_a_candidate_that_writes_into_its_inputs_does_not_spoil_the_next_one(worker):
     worker.measure(candidate(planted.SpoilsInputs()))
     after = worker.measure(candidate(planted.CORRECT))
@@ -187,7 +178,6 @@ def test_a_candidate_that_writes_into_its_inputs_does_not_spoil_the_next_one(wor
     assert after.status is Status.OK, after.reason
 
 
-@pytest.mark.xfail(reason="the gate sees the first call only", raises=AssertionError, strict=True)
 def test_a_candidate_that_is_right_only_in_its_first_call_is_wrong(worker):
     measured = worker.measure(candidate(planted.RightOnlyOnce()))
     assert measured.status is Status.WRONG_RESULT
