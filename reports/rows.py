@@ -33,6 +33,9 @@ class Row:
     tflops: float | None
     density: float
     reason: str
+    device: str
+    environment: str  # fingerprint of device and software
+    problem: str  # key of shapes, dtype, causality and direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,9 @@ def _row(record: Record) -> Row:
         tflops=flops / time_ms / 1e9 if verified and time_ms else None,
         density=density,
         reason=measurement.reason,
+        device=record.environment.device_name,
+        environment=record.environment.fingerprint,
+        problem=record.problem.key,
     )
 
 

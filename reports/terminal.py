@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,10 +21,11 @@ def terminal_summary(records: Sequence[Record], choices: Sequence[Choice]) -> Re
 
 
 def _table(section: Section) -> Table:
-    table = Table(title=Text(f"{section.environment.device_name}: {section.setting.text}"), title_justify="left")
+    title = Text(f"{section.environment.device_name}: {section.setting.text}")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("pattern", no_wrap=True)
     table.add_column("length", justify="right", no_wrap=True)
-    table.add_column("configuration", min_width=16)
+    table.add_column("configuration", overflow="fold")
     for name in ("ms", "MiB", "vs dense"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in section.cells:

@@ -13,7 +13,7 @@ from autotune.strategies.errors import AutotuneError
 GENERATED = datetime(2026, 1, 3, tzinfo=UTC)
 HEADER = (
     "implementation,pattern,strategy,config,seq_len,status,time_ms,time_min_ms,time_max_ms,repeats,"
-    "peak_memory_mib,rel_error,max_abs_error,tflops,density,reason"
+    "peak_memory_mib,rel_error,max_abs_error,tflops,density,reason,device,environment,problem"
 )
 
 
