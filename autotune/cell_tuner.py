@@ -91,7 +91,7 @@ class Session:
         raced: list[Config] = []
         try:
             self._search(history, spaces, rules, number, total)
-            raced = self._final(history)
+            raced = self._final(history, defaults[:1])
         finally:
             best = history.decide(raced, defaults[:1])
         result = CellResult(cell, history.tried, best, history.added)
@@ -125,9 +125,12 @@ class Session:
         predicted = strategy.memory_bytes(history.cell.problem, history.cell.pattern, config)
         return replace(measurement, predicted_memory_bytes=predicted)
 
-    def _final(self, history: "_History") -> list[Config]:
-        """Race the fastest few in turn, for medians taken minutes apart on a shared machine do not compare."""
-        finalists = history.fastest(self.effort.finalists)
+    def _final(self, history: "_History", defaults: Collection[Config]) -> list[Config]:
+        """Race the fastest few in turn, for medians taken minutes apart on a shared machine do not compare.
+
+        The default is always among them, so that no pick is slower than it.
+        """
+        finalists = history.fastest(self.effort.finalists, defaults)
         if len(finalists) < 2 or not history.added or time.monotonic() >= self.deadline:
             return []
         candidates = tuple(self._candidate(history, config) for config in finalists)
@@ -182,8 +185,8 @@ class _History:
         """The fastest median so far."""
         return min((m.time_ms for m in self.tried.values() if m.status is Status.OK and m.time_ms), default=None)
 
-    def fastest(self, count: int) -> list[Config]:
-        """The fastest configurations that fit, as far as they are near enough to win a race."""
+    def fastest(self, count: int, defaults: Collection[Config]) -> list[Config]:
+        """The defaults, and the fastest others that fit, as far as they are near enough to win a race."""
         limit, best_ms = self.session.memory_limit_bytes, self.best_ms()
         times = {
             config: m.time_ms
@@ -191,7 +194,7 @@ class _History:
             if m.status is Status.OK and m.time_ms and (m.peak_memory_bytes or 0) <= limit
         }
         near = [config for config, time_ms in times.items() if best_ms and time_ms <= best_ms * FINALIST_FACTOR]
-        return sorted(near, key=times.__getitem__)[:count]
+        return sorted(near, key=lambda config: (config not in defaults, times[config]))[:count]
 
     def add(self, config: Config, measurement: Measurement) -> None:
         """Store a measurement, unless it is the skip that is already stored."""

@@ -78,7 +78,7 @@ def format_ms(milliseconds: float) -> str:
     >>> format_ms(0.01234), format_ms(12.345), format_ms(65432.1)
     ('0.0123 ms', '12.3 ms', '65.4 s')
     """
-    return f"{milliseconds / 1e3:.3g} s" if milliseconds >= 1e4 else f"{milliseconds:.3g} ms"
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1e3:.3g} s"
 
 
 def _tokens(text: str) -> int:
