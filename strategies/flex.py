@@ -102,10 +102,11 @@ def mask_function(problem: Problem, pattern: Pattern) -> Modifier:
         seen = pattern.multiplicity(problem, head, query, key) > 0
         return seen & (key <= query) if problem.causal else seen
 
-    def causal(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        return key <= query
+    def dense(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        # Not just True: a constant mask comes out wrong in the CPU's last, partial block (torch 2.13).
+        return key <= query if problem.causal else key < problem.kv_len
 
-    return causal if isinstance(pattern, Dense) else mask_mod
+    return dense if isinstance(pattern, Dense) else mask_mod
 
 
 def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> BlockMask:
