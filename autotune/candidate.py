@@ -21,7 +21,8 @@ from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import race, time_repeats
 
 Phase = Literal["prepare", "compile", "run"]
-OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc")  # as the CPU's libraries say it
+# As libraries say it, also from inside a compiler's error.
+OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 
@@ -69,16 +70,21 @@ class Bench:
             enter: called when a phase begins, so that the coordinator can hold it to its deadline.
         """
         enter("prepare")
-        self._prepare(candidate)
+        try:
+            self._prepare(candidate)
+        except Exception as error:  # noqa: BLE001 - not the candidate's fault, whatever it is
+            return Measurement(status=Status.SKIPPED, reason=f"no inputs and oracle: {error}"[:REASON_CHARACTERS])
         trial = _Trial(candidate, self._inputs, self._oracle, enter)
         try:
-            limit_growth(candidate.growth_limit_bytes)
+            if candidate.device == "cpu":
+                limit_growth(candidate.growth_limit_bytes)
             return self._unless_spoilt(trial.measure())
         except Exception as error:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return _failure(error, compiling=trial.compiling)
         finally:
             lift_limit()
             torch.compiler.reset()
+            torch.cuda.empty_cache()  # the coordinator counts what is cached here as used; no-op without CUDA
 
     def _unless_spoilt(self, measurement: Measurement) -> Measurement:
         """The measurement, unless the candidate wrote into its inputs, which are then made anew."""
@@ -107,6 +113,8 @@ class Bench:
             torch.compiler.reset()
 
     def _prepare(self, candidate: Candidate) -> None:
+        if candidate.device != "cpu":
+            torch.cuda.set_device(candidate.device)
         if torch.get_num_threads() != candidate.threads:
             torch.set_num_threads(candidate.threads)
         cell = (candidate.device, candidate.problem, candidate.pattern)
@@ -135,6 +143,7 @@ class _Trial:
         started = time.perf_counter()
         self.enter("compile")
         attend = self.candidate.strategy.build(problem, self.candidate.pattern, self.candidate.config)
+        self.compiling = self.candidate.config.string("compile", "off") != "off"
         call = partial(_call, attend, self.inputs)
         outputs = call()
         self.compiling = False
@@ -181,7 +190,7 @@ def _finite(value: float) -> float | None:
 def _failure(error: Exception, *, compiling: bool) -> Measurement:
     """The status of an exception."""
     text = f"{type(error).__name__}: {error}".strip()
-    if isinstance(error, UnsupportedError):
+    if isinstance(error, UnsupportedError) or "No available kernel" in text:
         return Measurement(status=Status.UNSUPPORTED, reason=str(error))
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return Measurement(status=Status.OOM, reason=text[:REASON_CHARACTERS])

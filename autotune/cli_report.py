@@ -66,11 +66,17 @@ def _show_row(choice: Choice, here: Environment) -> tuple[str, ...]:
         choice.problem.key,
         choice.pattern.label,
         choice.config.text,
-        "-" if choice.margin is None else f"{choice.margin:.1%}",
+        _margin(choice.margin),
         str(choice.candidates),
         "today" if days == 0 else f"{days} d",
         "current" if choice.environment.fingerprint == here.fingerprint else "other",
     )
+
+
+def _margin(margin: float | None) -> str:
+    if margin is None:
+        return "-"
+    return "tie" if margin <= 0 else f"{margin:.1%}"
 
 
 def run_explain(*, db: str | None, device: str | None, length: str, memory_limit: str | None, **shapes: Any) -> None:

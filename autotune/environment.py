@@ -1,6 +1,7 @@
 """The device and software that measurements are taken on."""
 
 import platform
+import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -94,9 +95,11 @@ def cpu_name() -> str:
 
 def _cuda_driver() -> str:
     try:
-        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0].partition("Module")[2].split()[0]
-    except (OSError, IndexError):
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
         return "unknown"
+    number = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
+    return number[0] if number else "unknown"
 
 
 def _installed(package: str) -> str:

@@ -180,7 +180,7 @@ def _problem_of(
     if len({query.dtype, key.dtype, value.dtype}) > 1 or query.dtype not in DTYPE_NAMES:
         dtypes = ", ".join(str(tensor.dtype) for tensor in (query, key, value))
         raise ProblemError(
-            f"query, key and value are {dtypes}, but must be of one of {', '.join(DTYPE_NAMES.values())}"
+            f"query, key and value are {dtypes}, but must share one of {', '.join(DTYPE_NAMES.values())}"
         )
     if query.shape[1] != key.shape[1] and not enable_gqa:
         raise ProblemError(f"query has {query.shape[1]} heads and key {key.shape[1]}; equal, or pass enable_gqa=True")

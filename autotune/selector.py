@@ -17,6 +17,9 @@ from autotune.units import format_bytes, format_ms
 Source = Literal["measured", "neighbour", "default", "caller"]
 
 
+SHOWN = 6  # rejected alternatives in the text; all are in the data
+
+
 class NothingFitsError(AutotuneError, MemoryError):
     """No known configuration of the accepted functions fits in memory."""
 
@@ -54,8 +57,11 @@ class Decision:
                 f"{len(taken.measurement.times_ms)} repeats, torch {taken.environment.torch_version}"
             )
         if self.margin is not None:
-            lines.append(f"margin    {self.margin:.1%} over the next")
-        lines.extend(f"rejected  {line}" for line in self.rejected)
+            margin = "tie" if self.margin <= 0 else f"{self.margin:.1%}"
+            lines.append(f"margin    {margin} over the next")
+        lines.extend(f"rejected  {line}" for line in self.rejected[:SHOWN])
+        if len(self.rejected) > SHOWN:
+            lines.append(f"rejected  {len(self.rejected) - SHOWN} more")
         return "\n".join(lines)
 
 
@@ -130,7 +136,7 @@ class Selector:
             pattern=best.pattern,
             config=best.config,
             source="measured" if best.exact else "neighbour",
-            reason=f"{'won the search' if best.chosen else 'fastest stored that fits'} at {best.record.problem.key}",
+            reason=_basis(best),
             record=best.record,
             predicted_ms=best.time_ms,
             predicted_memory_bytes=best.memory_bytes,
@@ -200,6 +206,12 @@ class Selector:
             f"memory limit is {format_bytes(memory_limit_bytes)}, but no default of the accepted patterns is estimated "
             "to fit, and nothing is tuned; raise the limit or run `autotune tune`"
         )
+
+
+def _basis(option: _Option) -> str:
+    """What a choice rests on."""
+    rank = "won the search" if option.chosen else "fastest stored that fits"
+    return f"{rank} at {option.record.problem.key}{'' if option.exact else ', scaled by arithmetic'}"
 
 
 def _leaders(options: Sequence[_Option]) -> list[_Option]:

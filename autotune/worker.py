@@ -38,6 +38,16 @@ class Deadlines:
         return {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}[phase]
 
 
+def _may_be_poisoned(task: Candidate | Race, outcome: Measurement | Times) -> bool:
+    """Whether a CUDA error may have left the process unable to run anything else."""
+    candidate = task.candidates[0] if isinstance(task, Race) else task
+    if candidate.device == "cpu":
+        return False
+    if isinstance(outcome, Measurement):
+        return outcome.status in (Status.CRASHED, Status.COMPILE_ERROR)
+    return not outcome
+
+
 class Worker:
     """Tries candidates in a process of its own, which is replaced when it dies or overruns a deadline."""
 
@@ -94,6 +104,8 @@ class Worker:
             except (EOFError, ConnectionResetError):
                 return self._post_mortem(phase)
             if isinstance(message, Measurement | list):
+                if _may_be_poisoned(task, message):
+                    self._kill()
                 return message
             phase = message
 

@@ -1,5 +1,6 @@
 """The winners and the failures of the Markdown report, cell by cell."""
 
+from autotune.db.records import Choice
 from autotune.reports.figures import MISSING, error, finite, mebibytes, milliseconds, percent, times
 from autotune.reports.markdown_text import code, configuration, reason, table
 from autotune.reports.sections import Cell, Section, statuses
@@ -45,7 +46,7 @@ def _winner(section: Section, cell: Cell) -> list[str]:
         _configuration(cell),
         "search" if choice else "fastest median" if entry else MISSING,
         *figures,
-        percent(finite(choice.margin) if choice else None),
+        _margin(choice),
         f"{choice.candidates if choice else len(cell.entries):,}",
         times(section.speed_up(entry)),
     ]
@@ -59,3 +60,9 @@ def _configuration(cell: Cell) -> str:
     return (
         code(row.config) if cell.winner.ranked_ms is not None else f"{code(row.config)} (now {cell.winner.status_text})"
     )
+
+
+def _margin(choice: Choice | None) -> str:
+    """A winner behind the runner-up won a tie, as the default does."""
+    margin = finite(choice.margin) if choice else None
+    return "tie" if margin is not None and margin <= 0 else percent(margin)

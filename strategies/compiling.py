@@ -13,6 +13,7 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice
 
 OFF = "off"
+CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -38,7 +39,14 @@ def compiled(function: Callable[..., Any], config: Config) -> Callable[..., Any]
         raise ConfigError(f"compile is {mode!r}, but must be one of {', '.join((OFF, *MODES))}")
     dynamic = bool(config.get("dynamic", False))
     # fullgraph: a graph break, or one recompilation too many, is an error here and never a silent eager fallback.
-    return torch.compile(_own_code(function), mode=mode, dynamic=dynamic, fullgraph=True)
+    graph = torch.compile(_own_code(function), mode=mode, dynamic=dynamic, fullgraph=True)
+    return partial(_copied, graph) if mode in CUDA_GRAPH_MODES else graph
+
+
+def _copied(graph: Callable[..., Any], *args: object, **options: object) -> torch.Tensor:
+    """The output in memory of its own: the next call overwrites that of a CUDA graph."""
+    out: torch.Tensor = graph(*args, **options)
+    return out.clone()
 
 
 def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:

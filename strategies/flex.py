@@ -24,9 +24,11 @@ class Flex(Strategy):
     name: ClassVar[str] = "flex"
 
     def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
-        """No backward on the CPU; float64 nowhere."""
+        """No backward on the CPU; no small heads on CUDA; float64 nowhere."""
         if problem.device == "cpu" and problem.training:
             return "FlexAttention has no backward on the CPU"
+        if problem.device == "cuda" and problem.head_dim < 16:
+            return f"FlexAttention on CUDA takes no head_dim below 16, and this is {problem.head_dim}"
         if problem.dtype == "float64":
             return "FlexAttention takes no float64"
         return None
@@ -49,7 +51,7 @@ class Flex(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, block lists; gradients when training."""
-        blocks = -(-problem.query_len // BLOCK) * -(-problem.kv_len // BLOCK)
+        blocks = -(-problem.query_len // BLOCK) * _list_width(problem, pattern)
         total = problem.output_bytes + 4 * problem.batch * problem.heads * problem.query_len + 8 * blocks
         return total + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
 
@@ -86,20 +88,22 @@ class Flex(Strategy):
 
 def multiplicity_bias(problem: Problem, pattern: Pattern) -> Modifier:
     """A score modifier that adds log m for a key counted m times."""
+    count = pattern.counter(problem)
 
     def score_mod(
         score: torch.Tensor, batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
-        return score + torch.log(pattern.multiplicity(problem, head, query, key).to(torch.float32))
+        return score + torch.log(count(head, query, key).to(torch.float32))
 
     return score_mod
 
 
 def mask_function(problem: Problem, pattern: Pattern) -> Modifier:
     """Whether a query sees a key, causal cut included."""
+    count = pattern.counter(problem)
 
     def mask_mod(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        seen = pattern.multiplicity(problem, head, query, key) > 0
+        seen = count(head, query, key) > 0
         return seen & (key <= query) if problem.causal else seen
 
     def dense(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -120,7 +124,7 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
         some, whole = _key_blocks(problem, pattern, start, min(start + BLOCK, problem.query_len))
         partial.append(some)
         full.append(whole)
-    columns = -(-problem.kv_len // BLOCK) if device.type == "cpu" else 1  # the CPU's kernel asks for full width
+    columns = _list_width(problem, pattern)
     partial_counts, partial_blocks = _lists(partial, columns, device)
     full_counts, full_blocks = _lists(full, columns, device)
     return BlockMask.from_kv_blocks(
@@ -133,6 +137,15 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
         seq_lengths=(problem.query_len, problem.kv_len),
         compute_q_blocks=problem.training,
     )
+
+
+def _list_width(problem: Problem, pattern: Pattern) -> int:
+    """Columns of the block lists: all blocks where the CPU's kernel or the lists of the backward pass need them."""
+    if problem.device == "cpu" or problem.training:
+        return -(-problem.kv_len // BLOCK)
+    rows = range(0, problem.query_len, BLOCK)
+    extents = (pattern.extent(problem, start, min(start + BLOCK, problem.query_len)) for start in rows)
+    return max(-(-last // BLOCK) - first // BLOCK for first, last in extents)
 
 
 def _key_blocks(problem: Problem, pattern: Pattern, start: int, stop: int) -> tuple[list[int], list[int]]:

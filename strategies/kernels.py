@@ -12,7 +12,10 @@ aten = torch.ops.aten
 
 
 class Kernel(Protocol):
-    """A dense attention kernel; all tensors (B, H, L, D), log-sum-exp (B, H, Lq) in float32 and natural log."""
+    """A dense attention kernel; all tensors (B, H, L, D), log-sum-exp (B, H, Lq) in float32 and natural log.
+
+    Causal calls are square: kernels disagree about which corner the diagonal of others starts from.
+    """
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
@@ -118,7 +121,7 @@ class CudaFlash:
 
 @dataclass(frozen=True)
 class CudaEfficient:
-    """Memory-efficient attention as built into torch; every dtype, old GPUs too."""
+    """Memory-efficient attention as built into torch; old GPUs too."""
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
@@ -149,7 +152,7 @@ class CudaEfficient:
             key,
             value,
             None,
-            out,
+            out.transpose(1, 2).contiguous().transpose(1, 2),  # the kernel takes (B, L, H, D) in memory for granted
             torch.nn.functional.pad(lse, (0, padding), value=torch.inf).contiguous(),
             unused,
             unused,
@@ -165,9 +168,17 @@ def kernel_names(problem: Problem) -> tuple[str, ...]:
     """The kernels that can run a problem's tiles, the preferred one first."""
     if problem.device == "cpu":
         return ("flash",)
-    if problem.dtype in ("float16", "bfloat16") and problem.head_dim % 8 == 0 and problem.head_dim <= 256:
-        return ("flash", "efficient")
-    return ("efficient",) if problem.dtype == "float32" else ()
+    ampere = cuda_capability() >= (8, 0)
+    half, dim = problem.dtype in ("float16", "bfloat16"), problem.head_dim
+    flash = ("flash",) if half and ampere and dim % 8 == 0 and dim <= 256 else ()
+    aligned = dim % (8 if half else 4) == 0 and problem.dtype != "float64"
+    efficient = ("efficient",) if aligned and (ampere or problem.dtype != "bfloat16") else ()
+    return (*flash, *efficient)
+
+
+def cuda_capability() -> tuple[int, int]:
+    """Compute capability of the current CUDA device; (0, 0) where there is none."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
 
 
 def kernel_by_name(problem: Problem, name: str) -> Kernel:

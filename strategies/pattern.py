@@ -2,7 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -59,6 +61,10 @@ class Pattern(ABC):
         Returns:
             Integers of the broadcast shape; 0 where the query does not see the key.
         """
+
+    def counter(self, problem: Problem) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """`multiplicity` of (head, query, key) with all that depends on the problem worked out before."""
+        return partial(self.multiplicity, problem)
 
     @abstractmethod
     def pairs(self, problem: Problem) -> int:

@@ -1,6 +1,7 @@
 """Block-sparse attention: a mask over square blocks, and one softmax per query."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -81,8 +82,16 @@ class LocalWindow(BlockSparse):
         self, problem: Problem, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
         """Once, where the blocks are at most k apart."""
-        apart = (query // self.block_size - key // self.block_size).abs() + head * 0
-        return (apart <= self.half_width(problem.kv_len)).to(torch.int32)
+        return self.counter(problem)(head, query, key)
+
+    def counter(self, problem: Problem) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """See `Pattern`."""
+        size, k = self.block_size, self.half_width(problem.kv_len)
+
+        def count(head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            return ((query // size - key // size).abs() + head * 0 <= k).to(torch.int32)
+
+        return count
 
     def pairs(self, problem: Problem) -> int:
         """Tokens of the band of blocks."""

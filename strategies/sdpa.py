@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from autotune.strategies.compiling import compile_choices, compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
+from autotune.strategies.kernels import cuda_capability
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
@@ -34,7 +35,7 @@ class Sdpa(Strategy):
 
     def space(self, problem: Problem, pattern: Pattern) -> Space:
         """Backends of the device; on the CPU torch's own choice is flash."""
-        backends = ("auto", "math") if problem.device == "cpu" else ("auto", *BACKENDS)
+        backends = ("auto", "math") if problem.device == "cpu" else ("auto", *_cuda_backends(problem))
         return Space(self.name, (Choice("backend", backends), *compile_choices(problem)))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
@@ -54,6 +55,12 @@ class Sdpa(Strategy):
         """Torch's function, under the backend asked for."""
         attention = _attention(config.string("backend", "auto"), problem.causal, problem.group_size > 1)
         return compiled(attention, config)
+
+
+def _cuda_backends(problem: Problem) -> tuple[str, ...]:
+    """The backends that the device has for a dtype."""
+    half = problem.dtype in ("float16", "bfloat16") and cuda_capability() >= (8, 0)
+    return tuple(BACKENDS) if half else ("efficient", "math")
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
 from autotune.strategies.tile_attention import Merge, TilePlan, bind, merge_rows
-from autotune.strategies.tiles import Tile
+from autotune.strategies.tiles import Tile, within_grid
 
 
 class TileStrategy(Strategy):
@@ -72,7 +72,7 @@ class TileStrategy(Strategy):
         """Bind the tiles to a kernel and a merge."""
         names = kernel_names(problem)
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
-        tiles = tuple(self.tiles(problem, pattern, config))
+        tiles = tuple(part for tile in self.tiles(problem, pattern, config) for part in within_grid(tile))
         return bind(TilePlan(tiles, kernel, _merge(config.string("compile", "off"), problem.dtype)))
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+MOST_REPEATS = 65535
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -87,6 +89,12 @@ def dense_tile(query_len: int, kv_len: int, heads: int, *, causal: bool) -> Tile
     """The one tile of dense attention, without the keys that causal alignment puts out of everybody's sight."""
     keys = min(query_len, kv_len) if causal else kv_len
     return Tile(slice(0, heads), Span(0, query_len), Span(0, keys), causal=causal, fresh=True)
+
+
+def within_grid(tile: Tile) -> Iterator[Tile]:
+    """The tile in parts of as many repeats as a CUDA grid takes in its batch dimension (pytorch#142228)."""
+    for first in range(0, tile.query.repeat, MOST_REPEATS):
+        yield _only_repeats(tile, first, min(first + MOST_REPEATS, tile.query.repeat))
 
 
 def visit_in_chunks(tiles: Iterable[Tile], kv_len: int, chunk_size: int) -> Iterator[Tile]:

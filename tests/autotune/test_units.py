@@ -71,8 +71,6 @@ def test_sizes_are_written_for_people(size, text):
     assert format_bytes(size) == text
 
 
-@pytest.mark.parametrize(
-    ("ms", "text"), [(0.5, "0.5 ms"), (9999.0, "10 s"), (10000.0, "10 s"), (123.456, "123 ms")]
-)
+@pytest.mark.parametrize(("ms", "text"), [(0.5, "0.5 ms"), (9999.0, "10 s"), (10000.0, "10 s"), (123.456, "123 ms")])
 def test_milliseconds_are_written_for_people(ms, text):
     assert format_ms(ms) == text
