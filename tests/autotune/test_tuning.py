@@ -142,7 +142,8 @@ def test_a_killed_run_leaves_a_sound_database_and_no_worker_and_is_resumed(tmp_p
     monkeypatch.setattr("autotune.tuning.STRATEGIES", {"correct": planted.CORRECT, "zeros": planted.Zeros()})
     recorder = Recorder()
     (result,) = run(db, observer=recorder)
-    assert {config for config, _ in recorder.finished} == {Config.of("correct", variant=1), Config.of("zeros")}
+    searched = [config for event, config, *_ in recorder.events if event == "try"]  # the final may race known ones
+    assert sorted(config.text for config in searched) == ["correct(variant=1)", "zeros()"]
     assert result.best.strategy == "correct"
     assert torch.device("cpu") == result.cell.device
 
