@@ -108,3 +108,14 @@ class Choice:
     measurement_id: int
     margin: float | None  # runner-up's median / winner's median - 1; None without a runner-up
     candidates: int  # configurations tried
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What a device reached in plain operations, best of several repeats: no attention can honestly pass it."""
+
+    created_at: datetime  # UTC
+    environment: Environment
+    dtype: str
+    matmul_flops_per_s: float  # of a large square matrix product
+    copy_bytes_per_s: float  # read and written while copying a large tensor

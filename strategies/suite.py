@@ -1,0 +1,42 @@
+"""Named implementations: a function and one configuration of it, under a name that a benchmark publishes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Implementation:
+    """One row of a benchmark.
+
+    Args:
+        name: as published.
+        definition: exactly what is computed and how, for the report.
+        serves: whether a pattern is the function that the name promises.
+        config: how it is computed, at the length of the problem.
+    """
+
+    name: str
+    definition: str
+    serves: Callable[[Pattern], bool]
+    config: Callable[[Problem], Config]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A benchmark: implementations that are measured side by side."""
+
+    name: str
+    title: str
+    implementations: tuple[Implementation, ...]
+
+    def of(self, pattern: Pattern) -> tuple[Implementation, ...]:
+        """The implementations that compute this function."""
+        return tuple(each for each in self.implementations if each.serves(pattern))
+
+    def name_of(self, problem: Problem, pattern: Pattern, config: Config) -> str | None:
+        """The name under which a measurement is published; None if it is not part of the suite."""
+        return next((each.name for each in self.of(pattern) if each.config(problem) == config), None)

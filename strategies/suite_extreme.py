@@ -1,0 +1,95 @@
+"""The published "extreme sequence" benchmark, every row computing what its name promises."""
+
+from collections.abc import Callable
+
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.pattern_block_sparse import LocalWindow
+from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
+from autotune.strategies.suite import Implementation, Suite
+
+EXACT = "Exact_SDPA"
+QUERY_BLOCK = 4096  # tokens of the output that are worked on at a time, where the workspace is bounded
+
+
+def _dilated(pattern: Pattern) -> bool:
+    return isinstance(pattern, Dilated)
+
+
+def _ring(chunks: int, query_block: int = 0) -> Callable[[Problem], Config]:
+    def config(problem: Problem) -> Config:
+        chunk_size = -(-problem.kv_len // chunks)
+        return Config.of("ring", chunk_size=chunk_size, query_block=query_block, compile="off")
+
+    return config
+
+
+def _ring_row(chunks: int) -> Implementation:
+    visited = "one chunk" if chunks == 1 else f"{chunks} chunks, one after the other, their softmaxes merged"
+    return Implementation(
+        name=f"RingDilatedAttentionV2_r{chunks}",
+        definition=f"The function of DilatedAttention; keys and values visited in {visited}. Every R is one function.",
+        serves=_dilated,
+        config=_ring(chunks),
+    )
+
+
+def _production_row(chunks: int) -> Implementation:
+    return Implementation(
+        name=f"RingDilatedAttentionProduction_r{chunks}",
+        definition=(
+            f"The function of DilatedAttention; {QUERY_BLOCK:,} queries at a time, which visit keys and values in "
+            f"{chunks} chunk{'s' if chunks > 1 else ''}. Beside the output and its log-sum-exp, memory does not grow "
+            "with the length."
+        ),
+        serves=_dilated,
+        config=_ring(chunks, QUERY_BLOCK),
+    )
+
+
+def _local_window_row(sparsity: float) -> Implementation:
+    window = LocalWindow(sparsity)
+    return Implementation(
+        name=f"BlockSparse_LocalWindow_{sparsity:g}",
+        definition=(
+            f"Every query sees the keys of its own block of {window.block_size} tokens and of the k blocks on either "
+            f"side, in one softmax; k is the largest with which at most {1 - sparsity:.0%} of all pairs are computed."
+        ),
+        serves=lambda pattern: pattern == window,
+        config=lambda problem: Config.of("block_sparse", query_block=0, compile="off"),
+    )
+
+
+EXTREME = Suite(
+    name="extreme",
+    title="Extreme sequence lengths",
+    implementations=(
+        Implementation(
+            name=EXACT,
+            definition="The baseline: exact attention by torch's scaled_dot_product_attention; every query, every key.",
+            serves=lambda pattern: pattern == Dense(),
+            config=lambda problem: Config.of("sdpa", backend="auto", compile="off"),
+        ),
+        Implementation(
+            name="DilatedAttention",
+            definition=(
+                "LongNet's dilated attention (arXiv 2307.02486): every head takes part in every branch, and a query's "
+                "branches share one softmax. Branch by branch over the whole sequence, not compiled."
+            ),
+            serves=_dilated,
+            config=lambda problem: Config.of("dilated", query_block=0, compile="off"),
+        ),
+        Implementation(
+            name="ImprovedDilatedAttention",
+            definition="The function of DilatedAttention, in the fastest execution known for one device.",
+            serves=_dilated,
+            config=lambda problem: Config.of("dilated", query_block=QUERY_BLOCK, compile="off"),
+        ),
+        *(_ring_row(chunks) for chunks in (1, 4, 8, 16)),
+        *(_production_row(chunks) for chunks in (1, 8, 16)),
+        *(_local_window_row(sparsity) for sparsity in (0.9, 0.95)),
+    ),
+)
+
+SUITES = {EXTREME.name: EXTREME}
