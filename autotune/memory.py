@@ -8,13 +8,15 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 
-def peak_memory_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """Run a call once and tell its peak memory above the state before, its output included.
+
+def watch_memory(call: Callable[[], Result], device: torch.device) -> tuple[Result, int]:
+    """Run a call once; its result, and its peak memory above the state before, the result included.
 
     Allocator statistics on CUDA; the process's resident high-water mark on the CPU, which is exact to a few pages
     for a call that has run before (so that libraries are loaded and threads have their stacks).
@@ -26,14 +28,11 @@ def peak_memory_bytes(call: Callable[[], Any], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         result = call()
         torch.cuda.synchronize(device)
-        del result
-        return int(torch.cuda.max_memory_allocated(device) - before)
+        return result, int(torch.cuda.max_memory_allocated(device) - before)
     release_free_heap()
     before = _reset_high_water()
     result = call()
-    after = _high_water()
-    del result
-    return max(0, after - before)
+    return result, max(0, _high_water() - before)
 
 
 def release_free_heap() -> None:

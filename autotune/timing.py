@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 MIN_REPEATS = 3
 MAX_REPEATS = 50
+PATIENCE = 10  # budgets that the repeats of a slow call may take instead of one
+
+Result = TypeVar("Result")
 
 
 def repeat_count(first_ms: float, budget_s: float) -> int:
@@ -17,6 +20,15 @@ def repeat_count(first_ms: float, budget_s: float) -> int:
     (50, 10, 3)
     """
     return max(MIN_REPEATS, min(MAX_REPEATS, int(budget_s * 1e3 / max(first_ms, 1e-3))))
+
+
+def slow_repeat_count(first_ms: float, budget_s: float) -> int:
+    """How often to time a call that takes longer than the budget.
+
+    >>> slow_repeat_count(2000.0, 1.0), slow_repeat_count(5000.0, 1.0), slow_repeat_count(60000.0, 1.0)
+    (3, 2, 1)
+    """
+    return max(1, min(MIN_REPEATS, int(PATIENCE * budget_s * 1e3 / first_ms)))
 
 
 def time_repeats(
@@ -66,24 +78,26 @@ def race(
 
 
 def time_once(call: Callable[[], Any], device: torch.device) -> float:
-    """Milliseconds of one call."""
+    """Milliseconds of one call; freeing its result is not part of it."""
+    return timed(call, device)[1]
+
+
+def timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """The result of a call, and its milliseconds."""
     return _time_cuda(call) if device.type == "cuda" else _time_cpu(call)
 
 
-def _time_cpu(call: Callable[[], Any]) -> float:
+def _time_cpu(call: Callable[[], Result]) -> tuple[Result, float]:
     start = time.perf_counter_ns()
     result = call()
-    elapsed = time.perf_counter_ns() - start
-    del result  # freeing the output is not part of the call
-    return elapsed / 1e6
+    return result, (time.perf_counter_ns() - start) / 1e6
 
 
-def _time_cuda(call: Callable[[], Any]) -> float:
+def _time_cuda(call: Callable[[], Result]) -> tuple[Result, float]:
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()
     result = call()
     stop.record()
     torch.cuda.synchronize()
-    del result
-    return float(start.elapsed_time(stop))
+    return result, float(start.elapsed_time(stop))

@@ -1,4 +1,4 @@
-"""Reading: measurements and decisions that match a filter."""
+"""Reading: measurements, decisions and rates that match a filter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from autotune.db import rows
-from autotune.db.records import Choice, Record
+from autotune.db.records import Choice, Rate, Record
 from autotune.db.tables import (
     CellRow,
     ConfigRow,
@@ -17,6 +17,7 @@ from autotune.db.tables import (
     MeasurementRow,
     PatternRow,
     ProblemRow,
+    RateRow,
     RunRow,
 )
 from autotune.strategies.pattern import Pattern
@@ -35,26 +36,37 @@ REFERENCES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which cells are wanted; None stands for all."""
+class EnvironmentFilter:
+    """Which environments are wanted; None stands for all."""
 
     environment_fingerprint: str | None = None
     device: str | None = None  # device type: "cpu" or "cuda"
+
+    def environment_conditions(self, about: type[CellRow] | type[RateRow]) -> list[ColumnElement[bool]]:
+        """What joins the environment to the table ``about``, and keeps what is wanted."""
+        conditions: list[ColumnElement[bool]] = [about.environment_id == EnvironmentRow.id]
+        if self.environment_fingerprint is not None:
+            conditions.append(EnvironmentRow.fingerprint == self.environment_fingerprint)
+        if self.device is not None:
+            conditions.append(EnvironmentRow.device == self.device)
+        return conditions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter(EnvironmentFilter):
+    """Which cells are wanted; None stands for all."""
+
     problem: Problem | None = None
     pattern: Pattern | None = None
 
     def conditions(self, about: type[CellRow]) -> list[ColumnElement[bool]]:
         """What joins cell and configuration to the table ``about``, and keeps what is wanted."""
         conditions = [
-            about.environment_id == EnvironmentRow.id,
+            *self.environment_conditions(about),
             about.problem_id == ProblemRow.id,
             about.pattern_id == PatternRow.id,
             about.config_id == ConfigRow.id,
         ]
-        if self.environment_fingerprint is not None:
-            conditions.append(EnvironmentRow.fingerprint == self.environment_fingerprint)
-        if self.device is not None:
-            conditions.append(EnvironmentRow.device == self.device)
         if self.problem is not None:
             conditions.append(ProblemRow.key == self.problem.key)
         if self.pattern is not None:
@@ -120,3 +132,22 @@ def read_choices(session: Session, wanted: Filter) -> list[Choice]:
             candidates=decision.candidates,
         )
     return list(latest.values())
+
+
+def read_rates(session: Session, wanted: EnvironmentFilter) -> list[Rate]:
+    """Every rate that is wanted, oldest first."""
+    query = (
+        select(RateRow, EnvironmentRow)
+        .where(*wanted.environment_conditions(RateRow))
+        .order_by(RateRow.created_at, RateRow.id)
+    )
+    return [
+        Rate(
+            created_at=rate.created_at,
+            environment=rows.environment_of(environment),
+            dtype=rate.dtype,
+            matmul_flops_per_s=rate.matmul_flops_per_s,
+            copy_bytes_per_s=rate.copy_bytes_per_s,
+        )
+        for rate, environment in session.execute(query)
+    ]

@@ -1,4 +1,4 @@
-"""The store: every measurement and decision, each committed before the next begins."""
+"""The store: every measurement, decision and rate, each committed before the next begins."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from autotune.db.address import Address
 from autotune.db.engine import connect
 from autotune.db.failures import one_line_errors
-from autotune.db.queries import Filter, read_choices, read_records
-from autotune.db.records import Choice, Environment, Measurement, Record
+from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records
+from autotune.db.records import Choice, Environment, Measurement, Rate, Record
 from autotune.db.rows import config_row, environment_row, measurement_values, pattern_row, problem_row
 from autotune.db.schema import require_current, upgrade
-from autotune.db.tables import DecisionRow, Dimension, MeasurementRow, RunRow
+from autotune.db.tables import DecisionRow, Dimension, MeasurementRow, RateRow, RunRow
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
@@ -131,6 +131,28 @@ class Store:
             session.add(DecisionRow(measurement_id=measurement_id, margin=margin, candidates=candidates, **cell))
             session.commit()
 
+    def add_rate(
+        self,
+        run_id: int,
+        environment: Environment,
+        dtype: str,
+        matmul_flops_per_s: float,
+        copy_bytes_per_s: float,
+    ) -> int:
+        """Store what a device reached in plain operations, committed on return, and return its id."""
+        environment_id = self._identify(environment_row(environment))
+        with self._session() as session:
+            row = RateRow(
+                run_id=run_id,
+                environment_id=environment_id,
+                dtype=dtype,
+                matmul_flops_per_s=matmul_flops_per_s,
+                copy_bytes_per_s=copy_bytes_per_s,
+            )
+            session.add(row)
+            session.commit()
+            return row.id
+
     def records(
         self,
         *,
@@ -160,6 +182,12 @@ class Store:
         )
         with self._session() as session:
             return read_choices(session, wanted)
+
+    def rates(self, *, environment_fingerprint: str | None = None, device: str | None = None) -> list[Rate]:
+        """Stored rates, oldest first; each argument narrows them."""
+        wanted = EnvironmentFilter(environment_fingerprint=environment_fingerprint, device=device)
+        with self._session() as session:
+            return read_rates(session, wanted)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:

@@ -42,6 +42,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def new_uid() -> str:
+    """What a row is known by in every copy of the database."""
+    return uuid4().hex
+
+
 class Base(DeclarativeBase):
     """Root of the models."""
 
@@ -156,7 +161,7 @@ class MeasurementRow(CellRow):
     __tablename__ = "measurements"
     __table_args__ = (Index(None, "environment_id", "problem_id", "pattern_id"),)
 
-    uid: Mapped[str] = mapped_column(String(32), unique=True, default=lambda: uuid4().hex)  # the same in every copy
+    uid: Mapped[str] = mapped_column(String(32), unique=True, default=new_uid)
     run_id: Mapped[int] = mapped_column(ForeignKey(RunRow.id))
     status: Mapped[str] = mapped_column(String(32))
     reason: Mapped[str] = mapped_column(Text)
@@ -180,3 +185,18 @@ class DecisionRow(CellRow):
     measurement_id: Mapped[int] = mapped_column(ForeignKey(MeasurementRow.id))
     margin: Mapped[float | None]
     candidates: Mapped[int]
+
+
+class RateRow(Base):
+    """What a device reached in plain operations."""
+
+    __tablename__ = "rates"
+
+    id: Mapped[int] = mapped_column(primary_key=True, sort_order=-1)
+    uid: Mapped[str] = mapped_column(String(32), unique=True, default=new_uid)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    run_id: Mapped[int] = mapped_column(ForeignKey(RunRow.id))
+    environment_id: Mapped[int] = mapped_column(ForeignKey(EnvironmentRow.id))
+    dtype: Mapped[str]
+    matmul_flops_per_s: Mapped[float]
+    copy_bytes_per_s: Mapped[float]

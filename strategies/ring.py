@@ -10,8 +10,9 @@ from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice
+from autotune.strategies.tile_cuts import visit_in_chunks
 from autotune.strategies.tile_strategy import TileStrategy
-from autotune.strategies.tiles import Tile, dense_tile, visit_in_chunks
+from autotune.strategies.tiles import Tile, dense_tile
 
 CHUNK_SIZES = (4096, 1024, 16384, 65536, 262144)
 

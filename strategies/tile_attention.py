@@ -4,7 +4,7 @@ Each tile gives a partial output and its log-sum-exp; partial softmaxes merge wi
 (FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32 whatever the dtype.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,11 +32,25 @@ def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, 
     total_lse.copy_(merged)
 
 
+@dataclass(frozen=True, slots=True)
+class QueryBlock:
+    """Consecutive queries that are finished before the next ones begin, and the tiles that do it."""
+
+    start: int
+    stop: int
+    tiles: tuple[Tile, ...]
+
+    @property
+    def fresh_rows(self) -> int:
+        """How many (head, query) rows are written by fresh tiles, each of which is written once."""
+        return sum(tile.head_count * tile.query.repeat * tile.query.length for tile in self.tiles if tile.fresh)
+
+
 @dataclass(frozen=True)
 class TilePlan:
     """What to run: the tiles, on which kernel, merged by what."""
 
-    tiles: tuple[Tile, ...]
+    blocks: tuple[QueryBlock, ...]
     kernel: Kernel
     merge: Merge = merge_rows
 
@@ -91,28 +105,46 @@ class _TileAttention(torch.autograd.Function):
 def _forward(
     plan: TilePlan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    covered = _fresh_rows(plan.tiles) == query.shape[1] * query.shape[2]
-    # Rows that a fresh tile writes first need no initial value; the others start as a softmax over no keys.
-    make = torch.empty if covered else torch.zeros
-    total = make(query.shape, dtype=torch.float32, device=query.device)
-    total_lse = torch.full(query.shape[:3], -torch.inf, dtype=torch.float32, device=query.device)
-    for tile in plan.tiles:
-        operands = zip(
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    lse = torch.full(query.shape[:3], -torch.inf, dtype=torch.float32, device=query.device)
+    for block in plan.blocks:
+        rows = slice(block.start, block.stop)
+        target = out[:, :, rows]
+        total = target if out.dtype == torch.float32 else torch.empty_like(target, dtype=torch.float32)
+        if block.fresh_rows < total[0, ..., 0].numel():
+            total.zero_()  # rows that no fresh tile writes first start as a softmax over no keys
+        _run(plan, block, (query, key, value), total, lse[:, :, rows], scale)
+        if total is not target:
+            target.copy_(total)
+    return out, lse
+
+
+def _run(
+    plan: TilePlan,
+    block: QueryBlock,
+    operands: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    total: torch.Tensor,
+    total_lse: torch.Tensor,
+    scale: float,
+) -> None:
+    """Fold a block's tiles into its rows, total (B, Hq, stop - start, D) and total_lse (B, Hq, stop - start)."""
+    query, key, value = operands
+    for tile in block.tiles:
+        views = zip(
             _query_views(tile, query),
             _key_views(tile, key, query.shape[1]),
             _key_views(tile, value, query.shape[1]),
-            _query_views(tile, total),
-            _query_views(tile, total_lse),
+            _query_views(tile, total, -block.start),
+            _query_views(tile, total_lse, -block.start),
             strict=True,
         )
-        for q, k, v, rows, rows_lse in operands:
+        for q, k, v, rows, rows_lse in views:
             out, lse = plan.kernel.forward(q, k, v, tile.causal, scale)
             if tile.fresh:
                 rows.copy_(out)
                 rows_lse.copy_(lse)
             else:
                 plan.merge(rows, rows_lse, out, lse)
-    return total.to(query.dtype), total_lse
 
 
 def _backward(
@@ -127,7 +159,7 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     heads = query.shape[1]
     d_query, d_key, d_value = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (query, key, value))
-    for tile in plan.tiles:
+    for tile in (tile for block in plan.blocks for tile in block.tiles):
         operands = zip(
             *(_query_views(tile, x) for x in (grad, query)),
             *(_key_views(tile, x, heads) for x in (key, value)),
@@ -142,16 +174,9 @@ def _backward(
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype)
 
 
-def _fresh_rows(tiles: Sequence[Tile]) -> int:
-    """How many (head, query) rows are written by fresh tiles, each of which is written once."""
-    return sum(
-        len(range(tile.heads.stop)[tile.heads]) * tile.query.repeat * tile.query.length for tile in tiles if tile.fresh
-    )
-
-
-def _query_views(tile: Tile, x: torch.Tensor) -> list[torch.Tensor]:
-    """The tile's rows of a tensor (B, Hq, Lq, ...)."""
-    return tile.query.views(x[:, tile.heads])
+def _query_views(tile: Tile, x: torch.Tensor, shift: int = 0) -> list[torch.Tensor]:
+    """The tile's rows of a tensor (B, Hq, Lq, ...), whose positions are shifted."""
+    return tile.query.shifted(shift).views(x[:, tile.heads])
 
 
 def _key_views(tile: Tile, x: torch.Tensor, heads: int) -> list[torch.Tensor]:

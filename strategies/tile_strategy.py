@@ -8,18 +8,23 @@ import torch
 
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
+from autotune.strategies.errors import ConfigError
 from autotune.strategies.kernels import kernel_by_name, kernel_names
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.strategies.tile_attention import Merge, TilePlan, bind, merge_rows
-from autotune.strategies.tiles import Tile, within_grid
+from autotune.strategies.tile_attention import Merge, QueryBlock, TilePlan, bind, merge_rows
+from autotune.strategies.tile_cuts import within_grid, within_queries
+from autotune.strategies.tiles import Span, Tile
+
+QUERY_BLOCKS = (0, 4096, 16384)
 
 
 class TileStrategy(Strategy):
     """Describes its tiles; the tile core does the rest.
 
+    ``query_block``: how many queries are finished before the next begin, 0 for all at once; it bounds the workspace.
     What ``compile`` compiles here is the merge of partial softmaxes: the tiles themselves run on vendor kernels, and
     unrolling hundreds of them into one graph costs 40 s of compilation and runs slower (2 cores, 8,192 tokens).
     """
@@ -48,15 +53,18 @@ class TileStrategy(Strategy):
         """Parameters of the tiles, the kernel where there are several, compile options."""
         kernels = kernel_names(problem)
         kernel = (Choice("kernel", kernels),) if len(kernels) > 1 else ()
-        return Space(self.name, (*self.choices(problem, pattern), *kernel, Choice("compile", ("off", "default"))))
+        blocks = Choice("query_block", tuple(size for size in QUERY_BLOCKS if size < problem.query_len))
+        compiled = Choice("compile", ("off", "default"))
+        return Space(self.name, (*self.choices(problem, pattern), blocks, *kernel, compiled))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
-        """Running output and log-sum-exp in float32, the largest partial result, and gradients when training."""
-        item = problem.torch_dtype.itemsize
-        rows = problem.batch * problem.heads * problem.query_len
-        running = rows * (problem.head_dim + 1) * 4
-        partial = max(_partial_bytes(tile, problem) for tile in self.tiles(problem, pattern, config))
-        total = running + max(partial, problem.output_bytes if item < 4 else 0)
+        """Output, log-sum-exp, the running block and the largest partial result; gradients when training."""
+        item, rows = problem.torch_dtype.itemsize, problem.batch * problem.heads * problem.query_len
+        block = _query_block(problem, config)
+        partial = max(_partial_bytes(tile, problem, block) for tile in self.tiles(problem, pattern, config))
+        total = problem.output_bytes + rows * 4 + partial
+        if item < 4:
+            total += problem.batch * problem.heads * block * problem.head_dim * 4
         if problem.training:
             kv_elements = problem.kv_bytes // item
             total += (rows * problem.head_dim + kv_elements) * 4 + 2 * partial + problem.output_bytes
@@ -65,15 +73,29 @@ class TileStrategy(Strategy):
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Those of the tiles."""
-        pairs = sum(_head_count(tile) * tile.pairs for tile in self.tiles(problem, pattern, config))
+        pairs = sum(tile.head_count * tile.pairs for tile in self.tiles(problem, pattern, config))
         return pattern.flops(problem) * pairs / pattern.pairs(problem)
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Bind the tiles to a kernel and a merge."""
         names = kernel_names(problem)
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
-        tiles = tuple(part for tile in self.tiles(problem, pattern, config) for part in within_grid(tile))
-        return bind(TilePlan(tiles, kernel, _merge(config.string("compile", "off"), problem.dtype)))
+        tiles = [part for tile in self.tiles(problem, pattern, config) for part in within_grid(tile)]
+        size, length = _query_block(problem, config), problem.query_len
+        starts = range(0, length, size)
+        blocks = (QueryBlock(n, min(n + size, length), tuple(within_queries(tiles, n, n + size))) for n in starts)
+        return bind(TilePlan(tuple(blocks), kernel, _merge(config.string("compile", "off"), problem.dtype)))
+
+
+def _query_block(problem: Problem, config: Config) -> int:
+    """Queries in a block.
+
+    Raises:
+        ConfigError: it is negative.
+    """
+    if (size := config.integer("query_block", 0)) < 0:
+        raise ConfigError(f"query_block is {size}, but must be at least 1, or 0 for all queries at once")
+    return min(size, problem.query_len) or problem.query_len
 
 
 @lru_cache
@@ -96,15 +118,25 @@ def _merge_compiled(
         merge(total[where], total_lse[where], out[where], lse[where])
 
 
-def _head_count(tile: Tile) -> int:
-    return len(range(tile.heads.stop)[tile.heads])
-
-
-def _partial_bytes(tile: Tile, problem: Problem) -> int:
+def _partial_bytes(tile: Tile, problem: Problem, block: int) -> int:
     """Output and log-sum-exp of one tile on one batch element or all, and its copied keys with grouped heads."""
-    heads = _head_count(tile) * (problem.batch if tile.query.repeat == 1 else tile.query.repeat)
+    repeat, rows = _most_rows(tile.query, block)
+    heads = tile.head_count * (problem.batch if tile.query.repeat == 1 else repeat)
     item = problem.torch_dtype.itemsize
-    rows = heads * tile.query.length * (problem.head_dim * item + 4)
+    size = heads * rows * (problem.head_dim * item + 4)
+    if item < 4:  # spread to float32 when merged
+        size += heads * rows * problem.head_dim * 4
     if problem.group_size > 1:
-        rows += 2 * heads * tile.key.length * problem.head_dim * item
-    return rows
+        size += 2 * heads * tile.key.length * problem.head_dim * item
+    return size
+
+
+def _most_rows(query: Span, block: int) -> tuple[int, int]:
+    """The most (repeats, rows of each) that fall into one block of queries.
+
+    >>> _most_rows(Span(0, 512, step=4, repeat=8, stride=2048), 4096), _most_rows(Span(0, 4096, step=4), 4096)
+    ((2, 512), (1, 1024))
+    """
+    if query.repeat == 1 or block < query.stride:
+        return 1, min(query.length, -(-block // query.step))
+    return min(query.repeat, -(-block // query.stride)), query.length

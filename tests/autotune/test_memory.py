@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident high-w
 MIB = 1 << 20
 HEADER = """
 import torch
-from autotune.memory import lift_limit, limit_growth, peak_memory_bytes
+from autotune.memory import lift_limit, limit_growth, watch_memory
 torch.set_num_threads(1)
 CPU, MIB = torch.device("cpu"), 1 << 20
 
@@ -48,7 +48,7 @@ def peaks():
         for _ in range(2):
             for call in calls:
                 call()  # warm
-                print(peak_memory_bytes(call, CPU))
+                print(watch_memory(call, CPU)[1])
     """)
     figures = [int(line) for line in lines]
     return {name: figures[number :: len(CALLS)] for number, name in enumerate(CALLS)}

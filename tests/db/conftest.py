@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from autotune.db.store import Store
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.problem import Problem
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # for the helper beside these tests: `--import-mode=importlib` leaves it alone
+    sys.path.append(HERE)
 
 ENVIRONMENT = Environment(
     device="cpu",
@@ -34,7 +39,7 @@ CONFIG = Config.of("sdpa", backend="flash")
 MEASUREMENT = Measurement(status=Status.OK, times_ms=(2.0, 1.0, 3.0))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment() -> Environment:
     return ENVIRONMENT
 
@@ -68,6 +73,25 @@ def add() -> Callable[..., int]:
         return store.add(run_id, environment, problem, pattern or Dense(), config, measurement)
 
     return add
+
+
+@pytest.fixture
+def add_rate() -> Callable[..., int]:
+    """Add a rate of which the test names only what matters to it."""
+
+    def add_rate(
+        store: Store,
+        *,
+        run_id=None,
+        environment=ENVIRONMENT,
+        dtype="float32",
+        matmul_flops_per_s=1.5e12,
+        copy_bytes_per_s=2.5e10,
+    ) -> int:
+        run_id = store.begin_run("autotune tune") if run_id is None else run_id
+        return store.add_rate(run_id, environment, dtype, matmul_flops_per_s, copy_bytes_per_s)
+
+    return add_rate
 
 
 @pytest.fixture

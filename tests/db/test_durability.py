@@ -28,6 +28,17 @@ def test_a_measurement_survives_the_death_of_its_process(path, add, in_processes
     assert integrity(path) == "ok"
 
 
+def test_a_rate_survives_the_death_of_its_process(path, add_rate, in_processes):
+    def measure_and_die(_):
+        add_rate(Store.open(path))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_processes(measure_and_die) == [-signal.SIGKILL]
+    with Store.open(path) as store:
+        assert len(store.rates()) == 1
+    assert integrity(path) == "ok"
+
+
 @pytest.mark.parametrize("attempt", range(3))
 def test_processes_create_and_fill_one_new_file_together(path, add, in_processes, attempt):
     def measure(number):

@@ -75,15 +75,6 @@ def test_a_newer_schema_is_refused(path, read_only):
     assert path.read_bytes() == before
 
 
-def test_an_older_schema_is_not_migrated_by_a_reader(path, monkeypatch):
-    Store.open(path).close()
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
-    with pytest.raises(
-        StoreError, match=r"revision 0001, older than this autotune reads \(0002\); run `autotune tune`"
-    ):
-        Store.open(path, read_only=True)
-
-
 def test_another_programs_file_is_left_as_it_is(path):
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE bookmarks (url TEXT)")

@@ -13,6 +13,7 @@ from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
+from autotune.strategies.tile_strategy import TileStrategy
 
 PROBLEMS = both_ways([self_attention(300)])
 ANY = [
@@ -26,6 +27,20 @@ CHUNKED = [
     for problem in both_ways([replace(self_attention(127), direction="training")])
     for name in ("dense", "dilated-blocked-uneven", "dilated-patchy", "longnet-small")
     for chunk_size in (1, 33, 64, 10_000)
+]
+BLOCKED = [
+    Case(strategy.name, name, pattern, problem, Config.of(strategy.name, query_block=query_block, compile="off"))
+    for problem in both_ways([replace(self_attention(127), direction="training"), self_attention(64, shape=(4, 2, 8))])
+    for name, pattern in PATTERNS.items()
+    for strategy in supported(problem, pattern).values()
+    if isinstance(strategy, TileStrategy)
+    for query_block in (1, 33, 64, 10_000)
+]
+CROSS = [
+    Case("ring", "dense", Dense(), replace(problem, query_len=rows, kv_len=keys), config)
+    for problem in both_ways([replace(self_attention(1), direction="training")])
+    for rows, keys in ((150, 61), (61, 150))
+    for config in (Config.of("ring", chunk_size=size, query_block=block) for size in (40, 200) for block in (40, 0))
 ]
 
 
@@ -43,6 +58,13 @@ def test_every_uncompiled_configuration_of_a_longer_problem_computes_the_pattern
 def test_any_chunk_size_gives_the_same_function_and_gradients(case):
     check_oracle(case.build(), case.problem, case.pattern)
     check_gradients(case.build(), case.problem, case.pattern)
+
+
+@over(BLOCKED + CROSS)
+def test_any_query_block_gives_the_same_function_and_gradients(case):
+    check_oracle(case.build(), case.problem, case.pattern)
+    if case.problem.training:
+        check_gradients(case.build(), case.problem, case.pattern)
 
 
 @over(ANY)
@@ -106,6 +128,7 @@ def test_a_parameter_that_the_space_does_not_know_is_refused(name):
         (Config.of("ring", chunk_size=0), "chunk_size is 0, but must be at least 1"),
         (Config.of("ring", chunk_size=-64), "chunk_size is -64"),
         (Config.of("ring", chunk_size="many"), "chunk_size is 'many'"),
+        (Config.of("ring", query_block=-1), "query_block is -1, but must be at least 1, or 0"),
         (Config.of("ring", compile="sometimes"), "compile is 'sometimes', but must be one of off"),
         (Config.of("sdpa", compile="sometimes"), "compile is 'sometimes'"),
         (Config.of("flex", compile="off"), "compile is 'off'"),
@@ -119,7 +142,7 @@ def test_a_configuration_out_of_range_is_refused_with_value_and_limit(config, me
 
 
 def test_a_kernel_that_the_device_lacks_is_refused():
-    with pytest.raises(ConfigError, match=r"parameter is 'kernel', but must be one of chunk_size, compile"):
+    with pytest.raises(ConfigError, match=r"parameter is 'kernel', but must be one of chunk_size, query_block, compile"):
         build(self_attention(127), Dense(), Config.of("ring", chunk_size=64, kernel="efficient"))
 
 
