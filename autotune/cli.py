@@ -12,8 +12,10 @@ PATTERN_NAMES = ("dense", "dilated", "local_window")
 STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
 DTYPE_NAMES = ("float16", "bfloat16", "float32")
 EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
-FORMAT_NAMES = ("markdown", "json", "csv")
+FORMAT_NAMES = ("markdown", "html", "json", "csv")
+SUITE_NAMES = ("extreme",)
 
+SPARSITY = click.option("--sparsity", default="0.9,0.95", show_default=True, help="Of local windows.")
 DATABASE = click.option(
     "--db", envvar="AUTOTUNE_DB", metavar="PATH|URL", help="Database; by default one file in the user data folder."
 )
@@ -71,7 +73,6 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--causal", is_flag=True, help="Each query sees only keys up to itself."),
             click.option("--direction", type=click.Choice(("forward", "training")), default="forward"),
-            click.option("--sparsity", default="0.9,0.95", show_default=True, help="Of local windows."),
             click.option("--segment-lengths", help="Of the dilated pattern, as in 2048,4096; LongNet's by default."),
             click.option("--dilation-rates", help="Of the dilated pattern, one for each segment length."),
         )
@@ -88,6 +89,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
 )
 @_shape_options
+@SPARSITY
 @click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
 @click.option("--budget", help="Stop after this time, as in 10m.")
@@ -100,6 +102,48 @@ def tune(db: str | None, **options: Any) -> None:
     run_tune(db=db, command=_command_line(), **options)
 
 
+def _suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the commands that run a suite."""
+    for option in reversed(
+        (
+            click.option("--suite", type=click.Choice(SUITE_NAMES), default=SUITE_NAMES[0], show_default=True),
+            click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present."),
+            click.option("--memory-limit", help="Peak memory above the inputs, as in 8GiB; by default what there is."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_suite_options
+@click.option("--lengths", default="4k:256k", show_default=True, help="As in 100000 or 4k:1m.")
+@_shape_options
+@click.option("--time-limit", default="10m", show_default=True, help="A call predicted to take longer is left out.")
+@click.option("--force", is_flag=True, help="Run what would be left out, and again what failed.")
+@DATABASE
+def bench(db: str | None, **options: Any) -> None:
+    """Measure named implementations side by side at every length; nothing is searched."""
+    from autotune.cli_bench import run_bench
+
+    run_bench(db=db, command=_command_line(), **options)
+
+
+@main.command()
+@_suite_options
+@click.option("--implementation", "implementations", multiple=True, help="Repeatable; default all.")
+@click.option("--shortest", default="4k", show_default=True, help="Length to begin with.")
+@click.option("--longest", default="16m", show_default=True, help="Length to end with.")
+@_shape_options
+@click.option("--time-limit", default="10s", show_default=True, help="The longest call allowed.")
+@DATABASE
+def limits(db: str | None, **options: Any) -> None:
+    """Find the longest sequence that each implementation reaches, by doubling and bisection."""
+    from autotune.cli_bench import run_limits
+
+    run_limits(db=db, command=_command_line(), **options)
+
+
 @main.command()
 @click.option(
     "--format", "format_name", type=click.Choice(FORMAT_NAMES), help="By default a table on a terminal, else markdown."
@@ -107,12 +151,18 @@ def tune(db: str | None, **options: Any) -> None:
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output by default."
 )
+@click.option("--suite", type=click.Choice(SUITE_NAMES), help="Only its implementations, under their published names.")
+@click.option(
+    "--compare",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV file of published figures to show beside ours.",
+)
 @DATABASE
-def report(format_name: str | None, output: Path | None, db: str | None) -> None:
+def report(db: str | None, **options: Any) -> None:
     """Turn the database into a report."""
     from autotune.cli_report import run_report
 
-    run_report(format_name, output, db)
+    run_report(db=db, **options)
 
 
 @main.command()
@@ -131,6 +181,7 @@ def show(db: str | None) -> None:
     "--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), default=("dense",), show_default=True
 )
 @_shape_options
+@SPARSITY
 @click.option("--memory-limit", help="Bytes a call may take above its inputs, as in 8GiB.")
 @DATABASE
 def explain(db: str | None, **options: Any) -> None:

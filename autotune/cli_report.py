@@ -7,18 +7,20 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from autotune.cli_options import workload
 from autotune.db.location import default_database
-from autotune.db.records import Choice, Environment
 from autotune.db.store import Store
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.reports.formats import render
+from autotune.reports.published import read_published
+from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
+from autotune.reports.terminal_choices import terminal_choices
 from autotune.runtime import FREE_MEMORY_SHARE
 from autotune.selector import Selector
 from autotune.strategies.errors import AutotuneError
+from autotune.strategies.suite_extreme import SUITES
 from autotune.units import UnitError, parse_bytes
 
 
@@ -26,14 +28,24 @@ class OutputError(AutotuneError, OSError):
     """A report that cannot be written where it was asked for."""
 
 
-def run_report(format_name: str | None, output: Path | None, db: str | None) -> None:
+def run_report(
+    *, db: str | None, format_name: str | None, output: Path | None, suite: str | None, compare: Path | None
+) -> None:
     """Write the report, or print it: a table on a terminal, Markdown otherwise."""
+    published = read_published(compare) if compare else []
     with Store.open(db or default_database(), read_only=True) as store:
-        records, choices = store.records(), store.choices()
+        source = Source(
+            generated=datetime.now(UTC),
+            records=store.records(),
+            choices=store.choices(),
+            rates=store.rates(),
+            suite=SUITES[suite] if suite else None,
+            published=published,
+        )
     if format_name is None and output is None and sys.stdout.isatty():
-        Console().print(terminal_summary(records, choices))
+        Console().print(terminal_summary(source))
         return
-    text = render(format_name or "markdown", records, choices, datetime.now(UTC))
+    text = render(format_name or "markdown", source)
     if output is None:
         click.echo(text)
         return
@@ -48,35 +60,9 @@ def run_show(db: str | None) -> None:
     """List the tuned cells."""
     with Store.open(db or default_database(), read_only=True) as store:
         choices, name = store.choices(), store.name
-    here = environment_of(resolve_device())
-    table = Table(title=f"Tuned cells in {name}", title_justify="left")
-    for column in ("device", "problem", "pattern", "best configuration"):
-        table.add_column(column, overflow="fold")
-    for column in ("margin", "tried", "age", "software"):
-        table.add_column(column, justify="right")
-    for choice in choices:
-        table.add_row(*_show_row(choice, here))
-    Console().print(table)
-
-
-def _show_row(choice: Choice, here: Environment) -> tuple[str, ...]:
-    days = (datetime.now(UTC) - choice.created_at).days
-    return (
-        choice.environment.device_name,
-        choice.problem.key,
-        choice.pattern.label,
-        choice.config.text,
-        _margin(choice.margin),
-        str(choice.candidates),
-        "today" if days == 0 else f"{days} d",
-        "current" if choice.environment.fingerprint == here.fingerprint else "other",
-    )
-
-
-def _margin(margin: float | None) -> str:
-    if margin is None:
-        return "-"
-    return "tie" if margin <= 0 else f"{margin:.1%}"
+    console = Console()
+    console.print(f"Tuned cells in {name}", soft_wrap=True, highlight=False, markup=False)
+    console.print(terminal_choices(choices, environment_of(resolve_device()), datetime.now(UTC)))
 
 
 def run_explain(*, db: str | None, device: str | None, length: str, memory_limit: str | None, **shapes: Any) -> None:

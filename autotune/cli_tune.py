@@ -1,5 +1,6 @@
 """The ``tune`` command: read the options, run the engine, show progress, say where the results are."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from autotune.db.store import Store
 from autotune.effort import Level
 from autotune.environment import distinct_devices
 from autotune.progress import Progress
+from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
 from autotune.tuning import tune
 from autotune.units import parse_bytes, parse_seconds
@@ -54,5 +56,6 @@ def run_tune(
             click.echo(f"\nStopped. Every finished measurement is in {database}; resume with:\n  {command}", err=True)
             raise SystemExit(INTERRUPTED) from None
     with Store.open(database, read_only=True) as store:
-        console.print(terminal_summary(store.records(), store.choices()))
+        source = Source(generated=datetime.now(UTC), records=store.records(), choices=store.choices())
+        console.print(terminal_summary(source))
         console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)

@@ -1,6 +1,7 @@
 """Live progress of a tuning run: what runs, the best so far, the time left."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -8,18 +9,26 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from autotune.cell_tuner import CellResult, Observer
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Status
+from autotune.observer import CellResult, Observer
 from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
 from autotune.units import format_bytes, format_ms
+
+Naming = Callable[[Problem, Pattern, Config], str | None]
 
 
 class Progress(Observer):
     """One line for each cell and candidate; on a terminal, a live line with what runs now below them."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, naming: Naming | None = None) -> None:
+        """Print on a console, configurations by their own text or by their published names."""
         self._console = console
+        self._naming = naming
+        self._cell: Cell | None = None
+        self._left_s: float | None = None
         self._live = Live(Text(), console=console, refresh_per_second=4, transient=True)
         self._running: str = ""
         self._since = time.monotonic()
@@ -43,13 +52,17 @@ class Progress(Observer):
 
     def cell_started(self, cell: Cell, number: int, total: int, candidates: int) -> None:
         """Name the cell and how much there is to do."""
-        self._best, self._left, self._cells_left = None, candidates, total - number
+        self._cell, self._best, self._left, self._cells_left = cell, None, candidates, total - number
         work = f"{candidates} configurations to measure" if candidates else "known already, nothing to measure"
         self._console.print(Text(f"[{number}/{total}] {cell.label}: {work}", style="bold"), soft_wrap=True)
 
     def candidate_started(self, config: Config) -> None:
         """Show what runs."""
-        self._running, self._since = config.text, time.monotonic()
+        self._running, self._since = self._name(config), time.monotonic()
+
+    def time_left(self, seconds: float | None) -> None:
+        """Show it instead of the average over the candidates so far."""
+        self._left_s = seconds
 
     def candidate_finished(self, config: Config, measurement: Measurement) -> None:
         """Print the outcome."""
@@ -66,7 +79,7 @@ class Progress(Observer):
                 self._best = (measurement.time_ms, config)
         else:
             outcome = f"{measurement.status}: {measurement.reason.partition(chr(10))[0][:120]}"
-        self._console.print(Text(f"    {config.text:<48} {outcome}"), soft_wrap=True)
+        self._console.print(Text(f"    {self._name(config):<48} {outcome}"), soft_wrap=True)
 
     def final_started(self, finalists: int) -> None:
         """Say that the race is on."""
@@ -79,16 +92,25 @@ class Progress(Observer):
         if result.best is None or measurement is None or measurement.time_ms is None:
             self._console.print(Text("    nothing ran: see the reasons above, or `autotune report`", style="red"))
             return
-        self._console.print(
-            Text(f"    best: {result.best.text}, {format_ms(measurement.time_ms)}", style="green"), soft_wrap=True
-        )
+        best = f"    best: {self._name(result.best)}, {format_ms(measurement.time_ms)}"
+        self._console.print(Text(best, style="green"), soft_wrap=True)
 
     def _status_line(self) -> Text:
         if not self._running:
             return Text("    ...", style="dim")
-        best = "none yet" if self._best is None else f"{self._best[1].text} {format_ms(self._best[0])}"
+        best = "none yet" if self._best is None else f"{self._name(self._best[1])} {format_ms(self._best[0])}"
+        now = time.monotonic() - self._since
+        return Text(f"    running {self._running} for {now:.0f} s | best: {best} | {self._left_text(now)}", style="dim")
+
+    def _left_text(self, now_s: float) -> str:
+        if self._left_s is not None:
+            return f"about {max(0.0, self._left_s - now_s):.0f} s left"
         each = self._spent_s / self._done if self._done else 0.0
         left = f"about {each * self._left:.0f} s left here" if each else "time left unknown"
-        more = f", {self._cells_left} cells after it" if self._cells_left else ""
-        now = time.monotonic() - self._since
-        return Text(f"    running {self._running} for {now:.0f} s | best: {best} | {left}{more}", style="dim")
+        return f"{left}, {self._cells_left} cells after it" if self._cells_left else left
+
+    def _name(self, config: Config) -> str:
+        """What a configuration is called here."""
+        if self._naming is None or self._cell is None:
+            return config.text
+        return self._naming(self._cell.problem, self._cell.pattern, config) or config.text

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Record, Status
 from autotune.effort import Effort
+from autotune.forecast import Known
 from autotune.strategies.config import Config
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.strategy import Strategy
 from autotune.units import format_bytes
 
 MONOTONE = (Status.OOM, Status.TIMEOUT)  # what failed like this at a length fails at every longer one
-
-
 CALLS = 3  # what a candidate needs at least: the gate's, the one whose memory is watched, one repeat
 
 
@@ -24,18 +23,18 @@ class SkipRules:
     Args:
         cell: what is searched.
         memory_limit_bytes: a predicted peak above this is not run.
-        run_s: the deadline that all calls of a candidate share.
+        call_limit_s: a candidate predicted to take longer for one call is not run.
         skip_factor: a candidate that was so many times slower than the best at a shorter length is not run.
         defaults: configurations to which that does not apply.
-        shorter: each configuration's record at the longest of the shorter lengths where it was tried.
+        known: what each configuration, or its like, did at another length.
     """
 
     cell: Cell
     memory_limit_bytes: int
-    run_s: float
-    skip_factor: float
-    defaults: Collection[Config]
-    shorter: Mapping[Config, Record]
+    call_limit_s: float
+    known: Mapping[Config, Known]
+    skip_factor: float = float("inf")
+    defaults: Collection[Config] = ()
 
     @classmethod
     def of(
@@ -46,15 +45,15 @@ class SkipRules:
         defaults: Collection[Config],
         records: Iterable[Record],
     ) -> "SkipRules":
-        """Look at records of the same kind of problem at shorter lengths."""
-        shorter: dict[Config, Record] = {}
+        """Look at records of the same kind of problem at shorter lengths, the longest of them."""
+        shorter: dict[Config, Known] = {}
         for record in records:
             if not _same_but_shorter(record, cell) or record.measurement.status is Status.SKIPPED:
                 continue
             known = shorter.get(record.config)
-            if known is None or known.problem.query_len <= record.problem.query_len:
-                shorter[record.config] = record
-        return cls(cell, memory_limit_bytes, effort.run_s, effort.skip_factor, defaults, shorter)
+            if known is None or known.length <= record.problem.kv_len:
+                shorter[record.config] = Known(record.problem, record.pattern, record.measurement)
+        return cls(cell, memory_limit_bytes, effort.run_s / CALLS, shorter, effort.skip_factor, defaults)
 
     def verdict(self, strategy: Strategy, config: Config) -> Measurement | None:
         """A ``skipped`` measurement with the rule, or None to run the candidate."""
@@ -71,25 +70,23 @@ class SkipRules:
         return f"predicted peak memory {need} is over the limit, {limit}"
 
     def _too_slow(self, config: Config) -> str | None:
-        if (record := self.shorter.get(config)) is None:
+        if (known := self.known.get(config)) is None:
             return None
-        length, status, time_ms = record.problem.query_len, record.measurement.status, record.measurement.time_ms
-        if status in MONOTONE:
+        status, time_ms, length = known.measurement.status, known.measurement.time_ms, known.length
+        if status in MONOTONE and length < self.cell.problem.kv_len:
             return f"{status} already at length {length:,}"
-        if time_ms is None:
+        predicted_ms = known.predicted_ms(self.cell)
+        if time_ms is None or predicted_ms is None:
             return None
-        growth = self.cell.pattern.flops(self.cell.problem) / record.pattern.flops(record.problem)
-        if CALLS * (predicted_s := time_ms / 1e3 * growth) > self.run_s:
-            return (
-                f"predicted {predicted_s:.3g} s a call, from length {length:,}; the limit is {self.run_s / CALLS:g} s"
-            )
+        if (predicted_s := predicted_ms / 1e3) > self.call_limit_s:
+            return f"predicted {predicted_s:.3g} s a call, from length {length:,}; the limit is {self.call_limit_s:g} s"
         best_ms = self._best_ms(length)
         if config not in self.defaults and time_ms > best_ms * self.skip_factor:
             return f"{time_ms / best_ms:.1f} times slower than the best at length {length:,}"
         return None
 
     def _best_ms(self, length: int) -> float:
-        times = (r.measurement.time_ms for r in self.shorter.values() if r.problem.query_len == length)
+        times = (known.measurement.time_ms for known in self.known.values() if known.length == length)
         return min(time_ms for time_ms in times if time_ms is not None)
 
 

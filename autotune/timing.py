@@ -31,6 +31,18 @@ def slow_repeat_count(first_ms: float, budget_s: float) -> int:
     return max(1, min(MIN_REPEATS, int(PATIENCE * budget_s * 1e3 / first_ms)))
 
 
+def wall_s(call_ms: float, budget_s: float) -> float:
+    """About how long it takes to check and time a call that needs no compilation.
+
+    >>> wall_s(100.0, 1.0), wall_s(2000.0, 1.0), wall_s(60000.0, 1.0)
+    (1.3, 6.0, 60.0)
+    """
+    if call_ms > budget_s * 1e3:
+        return slow_repeat_count(call_ms, budget_s) * call_ms / 1e3
+    # Checked first, watched for its memory, repeated, and checked last.
+    return (3 + repeat_count(call_ms, budget_s)) * call_ms / 1e3
+
+
 def time_repeats(
     call: Callable[[], Any], device: torch.device, *, budget_s: float, drop_over_ms: float | None = None
 ) -> tuple[float, ...]:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autotune.cell_tuner import CellResult, Observer, Session
+from autotune.cell_tuner import Session
 from autotune.cells import Workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
 from autotune.effort import EFFORTS, Level
 from autotune.environment import free_memory_bytes, resolve_device
+from autotune.observer import CellResult, Observer
 from autotune.search import open_storage
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError

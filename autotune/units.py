@@ -36,6 +36,21 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(lengths))
 
 
+def parse_length(text: str) -> int:
+    """One sequence length.
+
+    >>> parse_length("100000"), parse_length("4k")
+    (100000, 4096)
+
+    Raises:
+        UnitError: it is malformed, zero, or more than one.
+    """
+    lengths = parse_lengths(text)
+    if len(lengths) != 1:
+        raise UnitError(f"length is {text!r}, but must be a single one, such as 4096")
+    return lengths[0]
+
+
 def parse_bytes(text: str) -> int:
     """A size in memory.
 

@@ -15,9 +15,13 @@ from typing import Self
 
 from autotune.candidate import Candidate, Phase, Race, Times
 from autotune.db.records import Measurement, Status
+from autotune.rates import Rates, RateTask
 from autotune.strategies.errors import AutotuneError
 
 STDERR_CHARACTERS = 600
+
+Task = Candidate | Race | RateTask
+Outcome = Measurement | Times | Rates
 
 
 class WorkerError(AutotuneError, RuntimeError):
@@ -38,7 +42,7 @@ class Deadlines:
         return {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}[phase]
 
 
-def _may_be_poisoned(task: Candidate | Race, outcome: Measurement | Times) -> bool:
+def _may_be_poisoned(task: Task, outcome: Outcome) -> bool:
     """Whether a CUDA error may have left the process unable to run anything else."""
     candidate = task.candidates[0] if isinstance(task, Race) else task
     if candidate.device == "cpu":
@@ -83,9 +87,18 @@ class Worker:
             WorkerError: no worker could be started.
         """
         outcome = self._ask(contest)
-        return [] if isinstance(outcome, Measurement) else outcome
+        return outcome if isinstance(outcome, list) else []
 
-    def _ask(self, task: Candidate | Race) -> Measurement | Times:
+    def rates(self, task: RateTask) -> Rates | None:
+        """What the device reaches in plain operations; None if even those do not run.
+
+        Raises:
+            WorkerError: no worker could be started.
+        """
+        outcome = self._ask(task)
+        return outcome if isinstance(outcome, Rates) else None
+
+    def _ask(self, task: Task) -> Outcome:
         """The worker's answer, or the measurement that says how it died."""
         if self._process is not None and self._process.poll() is not None:
             self._kill()  # it died between two tasks
@@ -96,14 +109,14 @@ class Worker:
         phase: Phase = "prepare"
         while True:
             limit = self._deadlines.of(phase)
-            if not self._connection.poll(limit):
+            if not self._connection.poll(None if limit == float("inf") else limit):
                 self._kill()
                 return Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
             try:
                 message = self._connection.recv()
             except (EOFError, ConnectionResetError):
                 return self._post_mortem(phase)
-            if isinstance(message, Measurement | list):
+            if isinstance(message, Measurement | Rates | list):
                 if _may_be_poisoned(task, message):
                     self._kill()
                 return message

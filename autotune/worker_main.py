@@ -24,7 +24,8 @@ def main(descriptor: int, parent: int) -> None:
     die_with_parent(parent)
     import torch
 
-    from autotune.candidate import Bench, Race
+    from autotune.candidate import Bench, Candidate, Race
+    from autotune.rates import RateTask, measure_rates
 
     bench = Bench()
     torch.compiler.reset()  # loads the compiler, seconds that no candidate should have to answer for
@@ -35,8 +36,14 @@ def main(descriptor: int, parent: int) -> None:
                 task = connection.recv()
             except EOFError:
                 return
-            do = bench.race if isinstance(task, Race) else bench.measure
-            connection.send(do(task, connection.send))
+            match task:
+                case Candidate():
+                    answer: object = bench.measure(task, connection.send)
+                case Race():
+                    answer = bench.race(task, connection.send)
+                case RateTask():
+                    answer = measure_rates(task)
+            connection.send(answer)
 
 
 if __name__ == "__main__":

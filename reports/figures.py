@@ -18,20 +18,24 @@ def finite(value: float | None) -> float | None:
 def milliseconds(value: float | None) -> str:
     """A duration, with more digits the shorter it is.
 
-    >>> milliseconds(0.01234), milliseconds(12.345), milliseconds(12345.6), milliseconds(None)
-    ('0.0123', '12.35', '12,345.6', '-')
+    >>> milliseconds(0.01234), milliseconds(12.345), milliseconds(12345.6), milliseconds(123456.7), milliseconds(None)
+    ('0.0123', '12.35', '12,345.6', '123,457', '-')
     """
     if value is None:
         return MISSING
-    for limit, digits in ((1.0, 4), (10.0, 3), (1000.0, 2)):
+    for limit, digits in ((1.0, 4), (10.0, 3), (1000.0, 2), (100_000.0, 1)):
         if value < limit:
-            return f"{value:.{digits}f}"
-    return f"{value:,.1f}"
+            return f"{value:,.{digits}f}"
+    return f"{value:,.0f}"
 
 
 def mebibytes(value: float | None) -> str:
-    """A size in MiB."""
-    return MISSING if value is None else f"{value:,.1f}"
+    """A size in MiB.
+
+    >>> mebibytes(4.25), mebibytes(2048.25), mebibytes(None)
+    ('4.2', '2,048', '-')
+    """
+    return MISSING if value is None else f"{value:,.{1 if value < 1000 else 0}f}"
 
 
 def error(value: float | None) -> str:
@@ -60,6 +64,15 @@ def times(value: float | None) -> str:
     '3.46x'
     """
     return MISSING if value is None else f"{value:,.2f}x"
+
+
+def margin(value: float | None) -> str:
+    """By how much the runner-up is slower; a winner behind it won a tie, as the default does.
+
+    >>> margin(0.125), margin(-0.01), margin(None)
+    ('12.50 %', 'tie', '-')
+    """
+    return "tie" if value is not None and value <= 0 else percent(value)
 
 
 def spread(low: float | None, high: float | None, median: float | None) -> str:

@@ -1,20 +1,25 @@
 """Report formats by name."""
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 
-from autotune.db.records import Choice, Record
 from autotune.reports.csv_format import csv_text
 from autotune.reports.json_format import json_text
 from autotune.reports.markdown import markdown
+from autotune.reports.source import Source
 from autotune.strategies.errors import AutotuneError
 
-Format = Callable[[Sequence[Record], Sequence[Choice], datetime], str]
 
-FORMATS: dict[str, Format] = {
-    "markdown": lambda records, choices, generated: markdown(records, choices, generated=generated),
-    "json": lambda records, _choices, _generated: json_text(records),
-    "csv": lambda records, _choices, _generated: csv_text(records),
+def _html(source: Source) -> str:
+    from autotune.reports.html_format import html  # plots are slow to import, and no other format has any
+
+    return html(source)
+
+
+FORMATS: dict[str, Callable[[Source], str]] = {
+    "markdown": markdown,
+    "html": _html,
+    "json": json_text,
+    "csv": csv_text,
 }
 
 
@@ -22,7 +27,7 @@ class FormatError(AutotuneError, ValueError):
     """A report format that does not exist."""
 
 
-def render(format_name: str, records: Sequence[Record], choices: Sequence[Choice], generated: datetime) -> str:
+def render(format_name: str, source: Source) -> str:
     """The report in one of `FORMATS`.
 
     Raises:
@@ -30,4 +35,4 @@ def render(format_name: str, records: Sequence[Record], choices: Sequence[Choice
     """
     if format_name not in FORMATS:
         raise FormatError(f"format is {format_name!r}, but must be one of {', '.join(FORMATS)}")
-    return FORMATS[format_name](records, choices, generated)
+    return FORMATS[format_name](source)

@@ -1,4 +1,4 @@
-"""What an implementation is called: the family of its function, and the strategy that computes it."""
+"""What an implementation is called: as its suite publishes it, or by its function and its strategy."""
 
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
@@ -33,3 +33,14 @@ def implementation(pattern: Pattern, seq_len: int, config: Config) -> str:
     'dilated/ring'
     """
     return f"{family(pattern, seq_len)}/{config.strategy}"
+
+
+def published_name(name: str, pattern: Pattern, seq_len: int) -> str:
+    """The name in a suite, and what tells the function from LongNet's schedule.
+
+    >>> published_name("DilatedAttention", Dilated.longnet(4096), 4096)
+    'DilatedAttention'
+    >>> published_name("DilatedAttention", Dilated((1024, 2048), (1, 2)), 4096)
+    'DilatedAttention w=[1024, 2048] r=[1, 2]'
+    """
+    return name + family(pattern, seq_len).removeprefix("dilated") if isinstance(pattern, Dilated) else name

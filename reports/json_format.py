@@ -1,13 +1,12 @@
 """The rows as a JSON array."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from autotune.db.records import Record
 from autotune.reports.rows import rows
+from autotune.reports.source import Source
 
 
-def json_text(records: Sequence[Record]) -> str:
+def json_text(source: Source) -> str:
     """Strict JSON (no NaN, no infinity): one object for each row, its keys the fields of `Row`."""
-    return json.dumps([asdict(row) for row in rows(records)], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps([asdict(row) for row in rows(source)], indent=2, ensure_ascii=False, allow_nan=False) + "\n"

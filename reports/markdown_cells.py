@@ -1,8 +1,7 @@
-"""The winners and the failures of the Markdown report, cell by cell."""
+"""The winners, the flagged rows and the failures of the Markdown report, cell by cell."""
 
-from autotune.db.records import Choice
-from autotune.reports.figures import MISSING, error, finite, mebibytes, milliseconds, percent, times
-from autotune.reports.markdown_text import code, configuration, reason, table
+from autotune.reports.figures import MISSING, error, finite, margin, mebibytes, milliseconds, times
+from autotune.reports.markdown_text import bullets, code, configuration, reason, table
 from autotune.reports.sections import Cell, Section, statuses
 
 WINNERS = [">seq_len", "function", "configuration", "chosen by", ">median ms", ">peak MiB", ">rel error"]
@@ -13,6 +12,17 @@ FAILURES = ["implementation", ">seq_len", "status", "configuration", "reason"]
 def winners(section: Section) -> str:
     """For each function and length the configuration that runs from now on."""
     return table(WINNERS, [_winner(section, cell) for cell in section.cells])
+
+
+def flagged(section: Section) -> str:
+    """Every row whose result is not believed, and why."""
+    return (
+        bullets(
+            f"{code(row.implementation)} at {row.seq_len:,}, {code(row.config)}, {row.status}: {reason(row.flag)}"
+            for row in (entry.row for entry in section.flagged)
+        )
+        or "No row is flagged."
+    )
 
 
 def failures(section: Section) -> str:
@@ -43,26 +53,19 @@ def _winner(section: Section, cell: Cell) -> list[str]:
     return [
         f"{cell.seq_len:,}",
         code(cell.pattern.label),
-        _configuration(cell),
+        _configuration(section, cell),
         "search" if choice else "fastest median" if entry else MISSING,
         *figures,
-        _margin(choice),
+        margin(finite(choice.margin) if choice else None),
         f"{choice.candidates if choice else len(cell.entries):,}",
         times(section.speed_up(entry)),
     ]
 
 
-def _configuration(cell: Cell) -> str:
-    """The chosen configuration; its status too where a later measurement of it is not ok."""
+def _configuration(section: Section, cell: Cell) -> str:
+    """The chosen configuration, named in a suite; its status too where a later measurement of it is not ok."""
     if cell.winner is None:
         return code(cell.choice.config.text) if cell.choice else f"none ({statuses(cell.entries)})"
     row = cell.winner.row
-    return (
-        code(row.config) if cell.winner.ranked_ms is not None else f"{code(row.config)} (now {cell.winner.status_text})"
-    )
-
-
-def _margin(choice: Choice | None) -> str:
-    """A winner behind the runner-up won a tie, as the default does."""
-    margin = finite(choice.margin) if choice else None
-    return "tie" if margin is not None and margin <= 0 else percent(margin)
+    text = f"{code(row.implementation)}: {code(row.config)}" if section.suite else code(row.config)
+    return text if cell.winner.ranked_ms is not None else f"{text} (now {cell.winner.status_text})"

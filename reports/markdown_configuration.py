@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from autotune.db.records import Environment
-from autotune.reports.figures import moment
+from autotune.db.records import Environment, Rate
+from autotune.reports.figures import moment, rate
 from autotune.reports.markdown_text import bullets, code
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Section, statuses
@@ -12,8 +12,9 @@ from autotune.reports.setting import Setting
 
 
 def configuration(section: Section) -> str:
-    """Device, setting, versions, commands, and how many measurements stand."""
+    """Device, setting, versions, measured rates, commands, and how many measurements stand."""
     items = [*_device(section.environment), _setting(section.setting), _versions(section.environment)]
+    items += [_rates(section.rate)] if section.rate else []
     return bullets([*items, _measurements(section), *_commands(section.entries)])
 
 
@@ -51,6 +52,11 @@ def _versions(environment: Environment) -> str:
         "platform": environment.platform,
     }
     return "Versions: " + ", ".join(f"{name} {value or 'none'}" for name, value in versions.items())
+
+
+def _rates(best: Rate) -> str:
+    copy = f"{best.copy_bytes_per_s / 1e9:#.3g} GB/s read and written"
+    return f"Measured rates, {best.dtype}: matrix product {rate(best.matmul_flops_per_s / 1e12)} TFLOP/s, copy {copy}"
 
 
 def _measurements(section: Section) -> str:

@@ -1,12 +1,9 @@
 """The summary and the detailed results of the Markdown report, by implementation."""
 
-from collections.abc import Sequence
-
-from autotune.db.records import Status
 from autotune.reports.figures import MISSING, error, mebibytes, milliseconds, percent, rate, spread
 from autotune.reports.markdown_text import bullets, code, configuration, reason, table
 from autotune.reports.rows import Entry
-from autotune.reports.sections import Section, fastest, statuses
+from autotune.reports.sections import NOT_RUN, Section, fastest, statuses
 
 SUMMARY = [
     "implementation",
@@ -17,21 +14,23 @@ SUMMARY = [
     ">TFLOP/s",
 ]
 DETAILS = [">seq_len", "function computed", ">density", "status", "configuration", ">median ms", ">min - max (spread)"]
-DETAILS += [">repeats", ">peak MiB", ">rel error", ">max abs error", ">TFLOP/s"]
+DETAILS += [">repeats", ">peak MiB", ">rel error", ">max abs error", ">TFLOP/s", ">share of matmul rate"]
 
 
 def summary(section: Section) -> str:
     """One line for each implementation: how far it came, and how well it did there."""
-    lines = [[code(name), *_furthest(group), *_counts(group)] for name, group in section.implementations.items()]
+    lines = [
+        [code(name), *_furthest(group), *_counts(section, name)] for name, group in section.implementations.items()
+    ]
     return table([*SUMMARY, ">ok", "not ok"], lines)
 
 
 def details(section: Section) -> str:
-    """One table for each implementation, with every length that was tried."""
-    return "\n\n".join(_implementation(name, group) for name, group in section.implementations.items())
+    """One table for each implementation, with every length that was tried, by it or by others of a suite."""
+    return "\n\n".join(_implementation(section, name) for name in section.implementations)
 
 
-def _furthest(entries: Sequence[Entry]) -> list[str]:
+def _furthest(entries: list[Entry]) -> list[str]:
     longest = max((entry.row.seq_len for entry in entries if entry.ranked_ms is not None), default=None)
     best = fastest(entry for entry in entries if entry.row.seq_len == longest)
     if best is None:
@@ -46,24 +45,28 @@ def _furthest(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _counts(entries: Sequence[Entry]) -> list[str]:
-    failed = [entry for entry in entries if entry.row.status != Status.OK]
-    return [str(len(entries) - len(failed)), f"{len(failed)} ({statuses(failed)})" if failed else "0"]
+def _counts(section: Section, name: str) -> list[str]:
+    group = section.implementations[name]
+    missing = [entry for _, entry in section.by_length(name) if entry is None]
+    others = [*missing, *(entry for entry in group if entry.ranked_ms is None)]
+    return [str(len(group) + len(missing) - len(others)), f"{len(others)} ({statuses(others)})" if others else "0"]
 
 
-def _implementation(name: str, entries: Sequence[Entry]) -> str:
-    lengths = sorted({entry.row.seq_len for entry in entries})
-    shown = [_representative([entry for entry in entries if entry.row.seq_len == n]) for n in lengths]
-    parts = [f"#### {code(name)}", table(DETAILS, [_line(entry) for entry in shown])]
-    if failed := [entry for entry in shown if entry.row.status != Status.OK]:
-        parts.append(bullets(f"{e.row.seq_len:,}, {e.status_text}: {reason(e.row.reason)}" for e in failed))
+def _implementation(section: Section, name: str) -> str:
+    shown = section.by_length(name)
+    lines = [
+        _line(entry) if entry else [f"{n:,}", MISSING, MISSING, NOT_RUN, *[MISSING] * (len(DETAILS) - 4)]
+        for n, entry in shown
+    ]
+    parts = [f"#### {code(name)}", table(DETAILS, lines)]
+    if notes := [_note(entry) for _, entry in shown if entry and entry.ranked_ms is None]:
+        parts.append(bullets(notes))
     return "\n\n".join(parts)
 
 
-def _representative(entries: Sequence[Entry]) -> Entry:
-    """The fastest ok entry; else the last that ran; else one that was skipped."""
-    ran = [entry for entry in entries if entry.row.status != Status.SKIPPED]
-    return fastest(entries) or max(ran or entries, key=lambda entry: (entry.row.status == Status.OK, entry.record.id))
+def _note(entry: Entry) -> str:
+    """Why a row is not ok, or not believed."""
+    return f"{entry.row.seq_len:,}, {entry.status_text}: {reason(entry.row.flag or entry.row.reason)}"
 
 
 def _line(entry: Entry) -> list[str]:
@@ -81,4 +84,5 @@ def _line(entry: Entry) -> list[str]:
         error(row.rel_error),
         error(row.max_abs_error),
         rate(row.tflops),
+        percent(row.matmul_share),
     ]

@@ -37,7 +37,7 @@ def read_published(path: Path) -> list[Published]:
             if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
                 raise PublishedError(f"{path} has no column {', '.join(missing)}; it must have {', '.join(COLUMNS)}")
             return [_published(path, reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PublishedError(f"cannot read {path}: {error}; name a CSV file with --compare") from error
 
 

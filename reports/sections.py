@@ -1,18 +1,22 @@
 """Sections of a report: what may stand in one table, because device and setting are the same."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-from autotune.db.records import Choice, Environment, Record, Status
+from autotune.db.records import Choice, Environment, Rate, Record, Status
+from autotune.reports.rates import best_rates
 from autotune.reports.rows import Entry, entries
 from autotune.reports.setting import Setting
+from autotune.reports.source import Source
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.problem import Problem
+from autotune.strategies.suite import Suite
 
-EMPTY = "No measurements yet: run `autotune tune`, then ask for the report again."
+NOT_RUN = "not run"
+TITLE = "Attention benchmark"
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,53 @@ class Section:
     setting: Setting
     entries: tuple[Entry, ...]
     choices: tuple[Choice, ...]
+    rate: Rate | None  # what the device reaches at best in this dtype
+    suite: Suite | None
 
     @cached_property
     def implementations(self) -> dict[str, list[Entry]]:
-        """Rows by implementation."""
-        return {name: list(group) for name, group in groupby(self.entries, lambda entry: entry.row.implementation)}
+        """Rows by implementation; those of a suite that were never run are there, without rows."""
+        found = {name: list(group) for name, group in groupby(self.entries, lambda entry: entry.row.implementation)}
+        if self.suite is None:
+            return found
+        places = {entry.row.implementation: entry.place for entry in self.entries}
+        ordered: dict[str, list[Entry]] = {}
+        for place, each in enumerate(self.suite.implementations):
+            names = [name for name in found if places[name] == place] or [each.name]
+            ordered |= {name: found.get(name, []) for name in names}
+        return ordered
 
     @property
     def lengths(self) -> list[int]:
         """Every length that was tried."""
         return sorted({entry.row.seq_len for entry in self.entries})
 
+    @cached_property
+    def grid(self) -> list[int]:
+        """The lengths that implementations are held against; of a suite, those at which many of them were run.
+
+        Other lengths, as a search for the limit of a single implementation leaves behind, are no omission of the rest.
+        """
+        if self.suite is None:
+            return self.lengths
+        runs = Counter(n for _, n in {(entry.row.implementation, entry.row.seq_len) for entry in self.entries})
+        return [n for n in self.lengths if 2 * runs[n] >= max(runs.values())]
+
     @property
     def failures(self) -> list[Entry]:
         """Every row that is not ok."""
         return [entry for entry in self.entries if entry.row.status != Status.OK]
+
+    @property
+    def flagged(self) -> list[Entry]:
+        """Every row whose result is not believed."""
+        return [entry for entry in self.entries if entry.row.flag]
+
+    def by_length(self, name: str) -> list[tuple[int, Entry | None]]:
+        """The row that stands for an implementation at each length; None where one of a suite was not run."""
+        group = self.implementations[name]
+        lengths = {entry.row.seq_len for entry in group}.union(self.grid if self.suite else ())
+        return [(n, _representative([entry for entry in group if entry.row.seq_len == n])) for n in sorted(lengths)]
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -87,14 +123,29 @@ class Section:
         return dense.ranked_ms / entry.ranked_ms
 
 
-def sections(records: Sequence[Record], choices: Sequence[Choice]) -> list[Section]:
-    """One section for each environment and setting that has a record."""
-    found = []
-    for (environment, setting), group in groupby(entries(records), lambda entry: _section(entry.record)):
-        made = [choice for choice in choices if _section(choice) == (environment, setting)]
+def sections(source: Source) -> list[Section]:
+    """One section for each environment and setting that has a record.
+
+    A suite has no use for what searches settled on: its configurations are given.
+    """
+    best, found = best_rates(source.rates), []
+    for (environment, setting), group in groupby(entries(source), lambda entry: _section(entry.record)):
+        made = [] if source.suite else [each for each in source.choices if _section(each) == (environment, setting)]
         latest_last = sorted(made, key=lambda choice: choice.created_at)
-        found.append(Section(environment, setting, tuple(group), tuple(latest_last)))
+        rate = best.get((environment, setting.dtype))
+        found.append(Section(environment, setting, tuple(group), tuple(latest_last), rate, source.suite))
     return found
+
+
+def title_of(source: Source) -> str:
+    """The heading of a report."""
+    return source.suite.title if source.suite else TITLE
+
+
+def nothing(source: Source) -> str:
+    """What a report without a row says."""
+    command = f"autotune bench --suite {source.suite.name}" if source.suite else "autotune tune"
+    return f"No measurements yet: run `{command}`, then ask for the report again."
 
 
 def fastest(among: Iterable[Entry]) -> Entry | None:
@@ -103,10 +154,17 @@ def fastest(among: Iterable[Entry]) -> Entry | None:
     return min(ranked, key=lambda pair: pair[0], default=(None, None))[1]
 
 
-def statuses(entries: Iterable[Entry]) -> str:
-    """How many entries ended how, the most frequent first: ``2 oom, 1 timeout``."""
-    counts = Counter(entry.row.status for entry in entries)
+def statuses(entries: Iterable[Entry | None]) -> str:
+    """How many entries ended how, the most frequent first: ``2 oom, 1 timeout``; None was not run."""
+    counts = Counter(NOT_RUN if entry is None else entry.verdict for entry in entries)
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair)))
+
+
+def _representative(entries: list[Entry]) -> Entry | None:
+    """The fastest ok entry; else the last that ran; else one that was skipped."""
+    ran = [entry for entry in entries if entry.row.status != Status.SKIPPED]
+    last = max(ran or entries, key=lambda entry: (entry.row.status == Status.OK, entry.record.id), default=None)
+    return fastest(entries) or last
 
 
 def _section(item: Record | Choice) -> tuple[Environment, Setting]:

@@ -1,39 +1,44 @@
-"""The report in a terminal: what won each cell."""
+"""The report in a terminal: what won each cell, and how each implementation's time grows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
-from autotune.db.records import Choice, Record
 from autotune.reports.figures import MISSING, mebibytes, milliseconds, times
 from autotune.reports.implementations import family
-from autotune.reports.sections import EMPTY, Cell, Section, sections, statuses
+from autotune.reports.sections import Cell, Section, nothing, sections, statuses
+from autotune.reports.source import Source
+from autotune.reports.sparkline import BARS, GAP, sparkline
+from autotune.reports.tally import tally
+from autotune.reports.terminal_text import table
+
+WINNERS = ["pattern", ">length", "configuration", ">ms", ">MiB", ">vs dense"]
+IMPLEMENTATIONS = ["implementation", ">ok", ">longest", ">ms there", ">MiB", "time"]
 
 
-def terminal_summary(records: Sequence[Record], choices: Sequence[Choice]) -> RenderableType:
-    """One table for each environment and setting, with the winner of every cell."""
-    if not records:
-        return Text(EMPTY)
-    return Group(*(_table(section) for section in sections(records, choices)))
+def terminal_summary(source: Source) -> RenderableType:
+    """For each environment and setting the winner of every cell, and a line of bars for every implementation."""
+    found = sections(source)
+    return Group(*(part for section in found for part in _section(section))) if found else Text(nothing(source))
 
 
-def _table(section: Section) -> Table:
-    title = Text(f"{section.environment.device_name}: {section.setting.text}")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("pattern", no_wrap=True)
-    table.add_column("length", justify="right", no_wrap=True)
-    table.add_column("configuration", overflow="fold")
-    for name in ("ms", "MiB", "vs dense"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cell in section.cells:
-        table.add_row(*(Text(text) for text in _cells(section, cell)))
-    return table
+def _section(section: Section) -> Iterator[RenderableType]:
+    yield Text(f"{section.environment.device_name}: {section.setting.text}\n", style="bold")
+    if section.suite:
+        yield Text(f"{tally(section, section.suite)}\n")
+    else:
+        yield table(WINNERS, [_winner(section, cell) for cell in section.cells])
+        yield Text()
+    fastest = [entry.ranked_ms for entry in section.entries if entry.ranked_ms is not None]
+    low, high = min(fastest, default=1.0), max(fastest, default=1.0)
+    yield table(IMPLEMENTATIONS, [_implementation(section, name, low, high) for name in section.implementations])
+    yield Text(_legend(section, low, high) if fastest else "")
+    yield from _flagged(section)
 
 
-def _cells(section: Section, cell: Cell) -> list[str]:
+def _winner(section: Section, cell: Cell) -> list[str]:
     names = [family(cell.pattern, cell.seq_len), f"{cell.seq_len:,}"]
     winner = cell.winner
     if winner is None or winner.ranked_ms is None:
@@ -41,3 +46,30 @@ def _cells(section: Section, cell: Cell) -> list[str]:
     row = winner.row
     figures = [milliseconds(row.time_ms), mebibytes(row.peak_memory_mib)]
     return [*names, row.config, *figures, times(section.speed_up(winner))]
+
+
+def _implementation(section: Section, name: str, low: float, high: float) -> list[str]:
+    shown = dict(section.by_length(name))
+    times_ms = [entry.ranked_ms if (entry := shown.get(n)) else None for n in section.grid]
+    ranked = [entry.row for entry in shown.values() if entry and entry.ranked_ms is not None]
+    figures = [MISSING] * 3
+    if ranked:
+        figures = [f"{ranked[-1].seq_len:,}", milliseconds(ranked[-1].time_ms), mebibytes(ranked[-1].peak_memory_mib)]
+    return [name, f"{len(ranked)}/{len(shown)}", *figures, sparkline(times_ms, low, high)]
+
+
+def _legend(section: Section, low: float, high: float) -> str:
+    first, *others = (f"{n:,}" for n in section.grid)
+    lengths = f"lengths {first} to {others[-1]}" if others else f"length {first}"
+    scale = f"from {BARS[0]} {milliseconds(low)} ms to {BARS[-1]} {milliseconds(high)} ms, log scale"
+    return f"\ntime: fastest median at {lengths},\n{scale}; {GAP} none\n"
+
+
+def _flagged(section: Section) -> Iterator[RenderableType]:
+    """What is not believed, and why."""
+    if section.flagged:
+        yield Text("Flagged, and not ranked:", style="bold")
+    for row in (entry.row for entry in section.flagged):
+        yield Padding(Text(f"{row.implementation} at {row.seq_len:,}, {row.config}: {row.flag}"), (0, 0, 0, 2))
+    if section.flagged:
+        yield Text()

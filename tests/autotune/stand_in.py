@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from autotune.candidate import Candidate
-from autotune.cell_tuner import Observer
 from autotune.db.records import Measurement, Status
+from autotune.observer import Observer
 
 
 class StandIn:

@@ -90,7 +90,7 @@ SLOW = {
 def test_planted_candidates_never_win_and_the_run_goes_on(tmp_path, monkeypatch, plants):
     strategies = {plant.name: plant() for plant in plants}
     monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
-    monkeypatch.setattr("autotune.cell_tuner.free_memory_bytes", lambda device: 600 << 20)
+    monkeypatch.setattr("autotune.history.free_memory_bytes", lambda device: 600 << 20)
     monkeypatch.setattr("autotune.tuning.EFFORTS", {"quick": replace(QUICK["quick"], compile_s=15, run_s=15)})
     (result,) = run(tmp_path / "t.db", trials=99)
     statuses = {record.config.strategy: record.measurement.status for record in stored(tmp_path / "t.db")}

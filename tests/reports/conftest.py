@@ -9,18 +9,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autotune.db.records import Choice, Environment, Measurement, Record, Run, Status
+from autotune.db.records import Choice, Environment, Measurement, Rate, Record, Run, Status
+from autotune.reports.published import read_published
+from autotune.reports.source import Source
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
+from autotune.strategies.suite_extreme import EXTREME
 
 EXPECTED = Path(__file__).parent / "expected"
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+GENERATED = datetime(2026, 1, 3, tzinfo=UTC)
 GPU = Environment(
     device="cuda",
     device_name="Planted GPU",
@@ -38,26 +43,34 @@ GPU = Environment(
 CPU = replace(
     GPU, device="cpu", device_name="Planted CPU", capability="AVX2", driver="", triton_version="", cuda_version=""
 )
+BENCH = Run(command="autotune bench --suite extreme --lengths 4096,8192", started_at=START)
 RUN = Run(command="autotune tune --lengths 4096,8192 --pattern dense", started_at=START)
 
 
 class Book:
-    """Records and choices in the order they are added, a second apart."""
+    """Records, choices and rates in the order they are added, a second apart."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.choices: list[Choice] = []
+        self.rates: list[Rate] = []
+
+    def source(self, **facts: object) -> Source:
+        """What a report on the whole book is made of."""
+        known = {"records": self.records, "choices": self.choices, "rates": self.rates}
+        return Source(generated=GENERATED, **{**known, **facts})  # type: ignore[arg-type]
 
     def add(
         self,
         pattern: Pattern,
         config: Config,
         status: Status = Status.OK,
-        *times_ms: float,
+        *times: float,
         length: int = 4096,
         environment: Environment = GPU,
         run: Run = RUN,
         causal: bool = False,
+        times_ms: tuple[float, ...] = (),
         **facts: object,
     ) -> Record:
         """Add a measurement; one that is ok has an error, if not stated otherwise."""
@@ -71,7 +84,7 @@ class Book:
             problem=Problem.self_attention(length, dtype="float16", device=environment.device, causal=causal),
             pattern=pattern,
             config=config,
-            measurement=Measurement(status=status, times_ms=times_ms, **facts),  # type: ignore[arg-type]
+            measurement=Measurement(status=status, times_ms=times or times_ms, **facts),  # type: ignore[arg-type]
         )
         self.records.append(record)
         return record
@@ -90,6 +103,18 @@ class Book:
         )
         self.choices.append(choice)
         return choice
+
+    def measure(self, matmul_tflops: float, *, environment: Environment = GPU, dtype: str = "float16") -> Rate:
+        """Add what the device reaches in plain operations."""
+        rate = Rate(
+            created_at=START + timedelta(minutes=len(self.rates)),
+            environment=environment,
+            dtype=dtype,
+            matmul_flops_per_s=matmul_tflops * 1e12,
+            copy_bytes_per_s=20e9,
+        )
+        self.rates.append(rate)
+        return rate
 
 
 @pytest.fixture
@@ -132,6 +157,37 @@ def full_book(book: Book) -> Book:
     book.choose(short, 0.125, 7)
     book.choose(long, 0.0, 9)
     return book
+
+
+@pytest.fixture
+def suite_source(book: Book) -> Source:
+    """A suite at two lengths beside published figures: one row too fast to be true, one all zeros, some not run."""
+    missing = {("RingDilatedAttentionV2_r8", 8192), ("RingDilatedAttentionProduction_r16", 4096)}
+    missing |= {("RingDilatedAttentionProduction_r16", 8192)}
+    patterns: list[Pattern] = [Dense(), LocalWindow(0.9), LocalWindow(0.95)]
+    for length in (4096, 8192):
+        for pattern in (*patterns, Dilated.longnet(length)):
+            problem = Problem.self_attention(length, dtype="float16", device="cuda")
+            for place, each in enumerate(EXTREME.of(pattern)):
+                facts = _suite_facts(each.name, length, length / 4096 * (40.0 - 2 * place) * pattern.density(problem))
+                if (each.name, length) not in missing:
+                    book.add(pattern, each.config(problem), length=length, run=BENCH, **facts)
+    book.choose(book.add(Dense(), Config.of("flex"), Status.OK, 0.5))
+    book.measure(20.0)
+    book.measure(19.0)
+    return book.source(suite=EXTREME, published=read_published(Path(__file__).parent / "published.csv"))
+
+
+def _suite_facts(name: str, length: int, time_ms: float) -> dict[str, Any]:
+    match name, length:
+        case "Exact_SDPA", 8192:
+            return {"status": Status.SKIPPED, "reason": "predicted 9.0 GiB, the limit is 8.0 GiB; --force runs it"}
+        case "RingDilatedAttentionProduction_r1", 4096:
+            return {"status": Status.WRONG_RESULT, "reason": "all zeros", "rel_error": 1.0}
+        case "ImprovedDilatedAttention", 8192:
+            time_ms = 0.5
+    times_ms = (time_ms,) if length == 8192 else (time_ms, time_ms * 1.25, time_ms * 0.75)
+    return {"times_ms": times_ms, "peak_memory_bytes": length * 1024, "max_abs_error": 0.001}
 
 
 @pytest.fixture

@@ -1,25 +1,22 @@
 """What the Markdown report must and must not say, beyond the whole expected text."""
 
-from datetime import UTC, datetime
-
 from autotune.db.records import Status
 from autotune.reports.markdown import markdown
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 
-GENERATED = datetime(2026, 1, 3, tzinfo=UTC)
 SDPA = Config.of("sdpa", backend="math")
 
 
 def test_title(book):
     book.add(Dense(), SDPA, Status.OK, 1.0)
-    assert markdown(book.records, [], generated=GENERATED, title="A <b>").startswith("# A \\<b\\>\n\nGenerated: 2026")
+    assert markdown(book.source(), title="A <b>").startswith("# A \\<b\\>\n\nGenerated: 2026")
 
 
 def test_nothing_ok(book):
     """A failure is shown with its reason, and nothing is ranked."""
     book.add(Dense(), SDPA, Status.OOM, 1.0, reason="the device is full")
-    text = markdown(book.records, [], generated=GENERATED)
+    text = markdown(book.source())
     assert "| `dense/sdpa` | none | - | - | - | - | 0 | 1 (1 oom) |" in text
     assert "| none (1 oom) |" in text
     assert "- 4,096 tokens: no result can be ranked." in text
@@ -28,7 +25,7 @@ def test_nothing_ok(book):
 
 def test_only_success(book):
     book.add(Dense(), SDPA, Status.OK, 1.0)
-    text = markdown(book.records, [], generated=GENERATED)
+    text = markdown(book.source())
     assert "No measurement failed." in text
     assert "fastest is `dense/sdpa`, 1.000 ms; it is exact." in text
 
@@ -36,7 +33,7 @@ def test_only_success(book):
 def test_choice_that_failed_later_shows_no_time(book):
     book.choose(book.add(Dense(), SDPA, Status.OK, 123.0), 0.1, 5)
     book.add(Dense(), SDPA, Status.WRONG_RESULT, reason="all zeros")
-    text = markdown(book.records, book.choices, generated=GENERATED)
+    text = markdown(book.source())
     assert "| `sdpa(backend=math)` (now wrong_result) | search | - | - | - | 10.00 % | 5 | - |" in text
     assert "123" not in text
 
@@ -46,5 +43,5 @@ def test_choice_whose_measurements_are_left_out(book):
     chosen = book.add(Dense(), SDPA, Status.OK, 1.0)
     book.choose(chosen)
     book.add(Dense(), Config.of("flex"), Status.OK, 2.0)
-    text = markdown(book.records[1:], book.choices, generated=GENERATED)
+    text = markdown(book.source(records=book.records[1:]))
     assert "| `sdpa(backend=math)` | search | - | - | - | - | 1 | - |" in text

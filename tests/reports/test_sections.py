@@ -16,10 +16,10 @@ def test_environments_and_settings_are_kept_apart(book):
     book.add(Dense(), SLOW, Status.OK, 1.0, causal=True)
     book.add(Dense(), SLOW, Status.OK, 1.0, environment=replace(first.environment, torch_version="2.14"))
     book.add(Dense(), SLOW, Status.OK, 1.0, length=8192)
-    found = sections(book.records, [])
+    found = sections(book.source())
     assert sorted(len(section.entries) for section in found) == [1, 1, 2]
     wide = replace(first, problem=replace(first.problem, query_len=1))
-    assert len(sections([first, wide], [])) == 2
+    assert len(sections(book.source(records=[first, wide]))) == 2
 
 
 def test_speed_up_is_over_the_fastest_dense_of_the_same_length(book):
@@ -28,7 +28,7 @@ def test_speed_up_is_over_the_fastest_dense_of_the_same_length(book):
     book.add(Dense(), Config.of("flex"), Status.WRONG_RESULT, 1.0)
     for length in (4096, 8192):
         book.add(Dilated.longnet(length), Config.of("ring"), Status.OK, 10.0, length=length)
-    [section] = sections(book.records, [])
+    [section] = sections(book.source())
     gains = {(e.row.implementation, e.row.config, e.row.seq_len): section.speed_up(e) for e in section.entries}
     assert gains == {
         ("dense/flex", "flex()", 4096): None,
@@ -44,7 +44,7 @@ def test_winner_is_the_latest_choice(book):
     fast = book.add(Dense(), FAST, Status.OK, 1.0)
     book.choose(fast)
     book.choose(slow)
-    [cell] = sections(book.records, book.choices)[0].cells
+    [cell] = sections(book.source())[0].cells
     assert cell.winner is not None
     assert cell.winner.record == slow
 
@@ -53,12 +53,12 @@ def test_winner_without_a_choice_is_the_fastest(book):
     book.add(Dense(), SLOW, Status.OK, 2.0)
     fast = book.add(Dense(), FAST, Status.OK, 1.0)
     book.add(Dense(), Config.of("flex"), Status.WRONG_RESULT, 0.1)
-    [cell] = sections(book.records, [])[0].cells
+    [cell] = sections(book.source())[0].cells
     assert cell.winner is not None
     assert cell.winner.record == fast
 
 
 def test_cell_without_success_has_no_winner(book):
     book.add(Dense(), SLOW, Status.OOM)
-    [cell] = sections(book.records, [])[0].cells
+    [cell] = sections(book.source())[0].cells
     assert cell.winner is None

@@ -1,0 +1,128 @@
+"""The commands ``bench`` and ``limits``: run a suite, show progress, say what came of it."""
+
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from autotune.bench import Limits, bench
+from autotune.cells import DEFAULT_PATTERNS
+from autotune.cli_options import workload
+from autotune.cli_tune import INTERRUPTED
+from autotune.db.location import default_database
+from autotune.db.records import Status
+from autotune.db.store import Store
+from autotune.limits import Reach, find_limits
+from autotune.progress import Progress
+from autotune.reports.source import Source
+from autotune.reports.terminal import terminal_summary
+from autotune.strategies.suite_extreme import SUITES
+from autotune.units import format_bytes, format_ms, parse_bytes, parse_length, parse_seconds
+
+
+def run_bench(
+    *,
+    db: str | None,
+    command: str,
+    suite: str,
+    device: str | None,
+    lengths: str,
+    time_limit: str,
+    memory_limit: str | None,
+    force: bool,
+    **shapes: Any,
+) -> None:
+    """Measure the suite, print its table, and say where everything is."""
+    chosen, database, console = SUITES[suite], db or default_database(), Console()
+    work = workload(lengths=lengths, patterns=DEFAULT_PATTERNS, sparsity="0.9,0.95", **shapes)
+    try:
+        with Progress(console, chosen.name_of) as progress:
+            results = bench(
+                chosen,
+                work,
+                device=device,
+                limits=_limits(time_limit, memory_limit, force),
+                db=database,
+                observer=progress,
+                command=command,
+            )
+    except KeyboardInterrupt:
+        _stop(database, command)
+    with Store.open(database, read_only=True) as store:
+        problems = {result.cell.problem for result in results}
+        records = [record for record in store.records() if record.problem in problems]
+        source = Source(generated=datetime.now(UTC), records=records, rates=store.rates(), suite=chosen)
+    console.print(terminal_summary(source))
+    skipped = sum(m.status is Status.SKIPPED for result in results for m in result.tried.values())
+    if skipped:
+        console.print(f"Skipped: {skipped}, each with its rule above and in the report; --force runs them")
+    console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)
+
+
+def run_limits(
+    *,
+    db: str | None,
+    command: str,
+    suite: str,
+    implementations: tuple[str, ...],
+    device: str | None,
+    shortest: str,
+    longest: str,
+    time_limit: str,
+    memory_limit: str | None,
+    **shapes: Any,
+) -> None:
+    """Find how far each implementation comes, and print the table."""
+    chosen, database, console = SUITES[suite], db or default_database(), Console()
+    work = workload(lengths=None, patterns=DEFAULT_PATTERNS, sparsity="0.9,0.95", **shapes)
+    found: list[Reach] = []
+    try:
+        with Progress(console, chosen.name_of) as progress:
+            reaches = find_limits(
+                chosen,
+                work,
+                device=device,
+                limits=_limits(time_limit, memory_limit, force=False),
+                names=implementations,
+                shortest=parse_length(shortest),
+                longest=parse_length(longest),
+                db=database,
+                observer=progress,
+                command=command,
+            )
+            found.extend(reaches)  # keeps what came before an interruption
+    except KeyboardInterrupt:
+        console.print(_reaches(found))
+        _stop(database, command)
+    console.print(_reaches(found))
+
+
+def _limits(time_limit: str, memory_limit: str | None, force: bool) -> Limits:
+    memory_bytes = parse_bytes(memory_limit) if memory_limit else None
+    return Limits(call_s=parse_seconds(time_limit), memory_bytes=memory_bytes, force=force)
+
+
+def _stop(database: object, command: str) -> NoReturn:
+    click.echo(f"\nStopped. Every finished measurement is in {database}; resume with:\n  {command}", err=True)
+    raise SystemExit(INTERRUPTED) from None
+
+
+def _reaches(found: list[Reach]) -> Table:
+    table = Table(title="Longest sequence within the limits", title_justify="left")
+    table.add_column("implementation", overflow="fold")
+    for column in ("tokens", "time", "peak memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("why not longer", overflow="fold")
+    for reach in found:
+        time_ms = reach.measurement.time_ms if reach.measurement else None
+        peak = reach.measurement.peak_memory_bytes if reach.measurement else None
+        table.add_row(
+            reach.name,
+            "none" if reach.seq_len is None else f"{reach.seq_len:,}",
+            "-" if time_ms is None else format_ms(time_ms),
+            "-" if peak is None else format_bytes(peak),
+            f"{reach.stopped_at:,}: {reach.reason}" if reach.stopped_at else reach.reason,
+        )
+    return table

@@ -1,0 +1,56 @@
+"""How long a call will take, from the same implementation at another length."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from autotune.cells import Cell
+from autotune.db.records import Measurement, Record, Status
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+from autotune.strategies.suite import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an implementation did at some length."""
+
+    problem: Problem
+    pattern: Pattern
+    measurement: Measurement
+
+    @property
+    def length(self) -> int:
+        """Of the keys."""
+        return self.problem.kv_len
+
+    def predicted_ms(self, cell: Cell) -> float | None:
+        """Time at another length, growing with the operations of the function; None if it was not timed."""
+        if (time_ms := self.measurement.time_ms) is None:
+            return None
+        return time_ms * cell.pattern.flops(cell.problem) / self.pattern.flops(self.problem)
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What each implementation of a suite did at the longest length where it was tried."""
+
+    suite: Suite
+    known: dict[str, Known] = field(default_factory=dict)
+
+    def learn(self, records: Iterable[Record]) -> None:
+        """Take in what is stored."""
+        for record in records:
+            name = self.suite.name_of(record.problem, record.pattern, record.config)
+            if name is not None:
+                self.note(name, Known(record.problem, record.pattern, record.measurement))
+
+    def note(self, name: str, known: Known) -> None:
+        """Take in a measurement; a skip tells nothing."""
+        longest = self.known.get(name)
+        ran = known.measurement.status is not Status.SKIPPED
+        if ran and (longest is None or longest.length <= known.length):
+            self.known[name] = known
+
+    def predicted_ms(self, name: str, cell: Cell) -> float | None:
+        """Time of an implementation in a cell; None if nothing is known."""
+        return None if name not in self.known else self.known[name].predicted_ms(cell)

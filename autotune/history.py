@@ -1,0 +1,85 @@
+"""What is known about one cell, from the database and from this run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from autotune.candidate import Candidate
+from autotune.cells import Cell
+from autotune.db.records import Environment, Measurement, Record, Status
+from autotune.db.store import Store
+from autotune.environment import free_memory_bytes
+from autotune.strategies.config import Config
+from autotune.strategies.strategy import Strategy
+
+GROWTH_SHARE = 0.9  # of the free memory: past this a candidate's allocations fail
+
+
+@dataclass(slots=True)
+class History:
+    """The measurements of a cell; new ones are stored as they come."""
+
+    store: Store
+    run_id: int
+    cell: Cell
+    environment: Environment
+    tried: dict[Config, Measurement] = field(default_factory=dict)
+    ids: dict[Config, int] = field(default_factory=dict)
+    added: int = 0
+
+    @classmethod
+    def of(
+        cls, store: Store, run_id: int, cell: Cell, environment: Environment, records: Sequence[Record]
+    ) -> "History":
+        """Begin with the records of this cell among those of the environment."""
+        history = cls(store, run_id, cell, environment)
+        for record in records:
+            if (record.problem, record.pattern) == (cell.problem, cell.pattern):
+                history.tried[record.config] = record.measurement
+                history.ids[record.config] = record.id
+        return history
+
+    def conclusive(self) -> dict[Config, Measurement]:
+        """What need not be measured again; a skip is looked at anew, for the limits may have changed."""
+        return {config: m for config, m in self.tried.items() if m.status is not Status.SKIPPED}
+
+    def fastest(self) -> Config | None:
+        """The configuration with the shortest median so far; None if none is ok."""
+        times = {config: m.time_ms for config, m in self.tried.items() if m.status is Status.OK and m.time_ms}
+        return min(times, key=lambda config: times[config], default=None)
+
+    def best_ms(self) -> float | None:
+        """Its median."""
+        best = self.fastest()
+        return None if best is None else self.tried[best].time_ms
+
+    def candidate(
+        self, strategy: Strategy, config: Config, *, timing_budget_s: float, drop_over_ms: float | None = None
+    ) -> Candidate:
+        """A configuration as a worker is asked to try it."""
+        return Candidate(
+            device=str(self.cell.device),
+            problem=self.cell.problem,
+            pattern=self.cell.pattern,
+            strategy=strategy,
+            config=config,
+            threads=self.environment.threads,
+            growth_limit_bytes=int(GROWTH_SHARE * free_memory_bytes(self.cell.device)),
+            timing_budget_s=timing_budget_s,
+            drop_over_ms=drop_over_ms,
+        )
+
+    def predicted(self, strategy: Strategy, config: Config, measurement: Measurement) -> Measurement:
+        """The measurement with the strategy's own estimate of its memory."""
+        estimate = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
+        return replace(measurement, predicted_memory_bytes=estimate)
+
+    def add(self, config: Config, measurement: Measurement) -> None:
+        """Store a measurement, unless it is the skip that is already stored."""
+        if self.tried.get(config) == measurement:
+            return
+        cell = self.cell
+        self.ids[config] = self.store.add(
+            self.run_id, self.environment, cell.problem, cell.pattern, config, measurement
+        )
+        self.tried[config] = measurement
+        self.added += 1

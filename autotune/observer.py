@@ -1,0 +1,45 @@
+"""Who wants to know what a run is doing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autotune.cells import Cell
+from autotune.db.records import Measurement
+from autotune.strategies.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What is known about a cell when a run is done with it."""
+
+    cell: Cell
+    tried: Mapping[Config, Measurement]
+    best: Config | None  # None where nothing ran, or nothing was to be chosen
+    measured: int  # configurations measured now; the others were known
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """Of the best configuration."""
+        return None if self.best is None else self.tried[self.best]
+
+
+class Observer:
+    """Told what happens during a run; this one does nothing with it."""
+
+    def cell_started(self, cell: Cell, number: int, total: int, candidates: int) -> None:
+        """A cell is next; at most ``candidates`` will be measured."""
+
+    def time_left(self, seconds: float | None) -> None:
+        """How long the rest of the run will take, if that can be told."""
+
+    def candidate_started(self, config: Config) -> None:
+        """A configuration is measured next."""
+
+    def candidate_finished(self, config: Config, measurement: Measurement) -> None:
+        """A configuration has been measured, or skipped."""
+
+    def final_started(self, finalists: int) -> None:
+        """The fastest few are timed again, in turn."""
+
+    def cell_finished(self, result: CellResult) -> None:
+        """A cell is done."""

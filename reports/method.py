@@ -1,0 +1,50 @@
+"""How the figures of a report came about, and what they mean."""
+
+from collections.abc import Sequence
+
+from autotune.reports.sections import Section
+
+COMPARABLE = {
+    "Comparable rows": ("Figures compare only within one section: one device with one set of versions, one setting."),
+    "Time": (
+        "Median of the repeats, taken after warm-up; min - max are the shortest and the longest repeat, spread is "
+        "their distance relative to the median. The raw repeats are in the database."
+    ),
+}
+OTHERS = {
+    "Memory": (
+        "Peak memory above the inputs, output included; allocator statistics on CUDA; resident high-water mark of "
+        "the worker on the CPU."
+    ),
+    "Correctness": (
+        "Every candidate is compared with a float64 oracle before it is timed; at full length, on sampled query rows "
+        "where the sequence is long. rel error is the worst row of |out - oracle| / |oracle|, both L2 over head_dim. "
+        "Only `ok` rows passed; no other row is ranked, nor is one that is flagged."
+    ),
+    "Flagged": (
+        "A row is flagged, and not believed, where its output was wrong (all zeros and NaN among that), where an "
+        "`ok` row has no valid time or error, and where it claims more operations a second than the fastest matrix "
+        "product ever measured on the device. It is never a best, a winner or the base of a speed-up."
+    ),
+    "TFLOP/s": (
+        "Operations of the function itself, divided by the median time, whatever computes it. The share of the "
+        "matmul rate is relative to the fastest large matrix product measured in the same environment and dtype."
+    ),
+    "Density": "Share of the full query x key square that the function computes, with multiplicity.",
+    "Repeated measurements": (
+        "Where a configuration was measured more than once, the latest stands; one that was skipped never replaces "
+        "one that ran."
+    ),
+}
+
+
+def terms(sections: Sequence[Section]) -> dict[str, str]:
+    """By term what it means, and how many rows rest on a single repeat; words of the database in backticks."""
+    repeats = [entry.row.repeats for section in sections for entry in section.entries if entry.row.repeats]
+    once = (
+        "A call that takes longer than all the time it has for repeats is not warmed up: beside its time a first "
+        "call's overhead is nothing. It is repeated less, the slowest not at all, and neither is one that lost the "
+        f"search by its first repeat. {repeats.count(1):,} of the {len(repeats):,} timed rows rest on a single repeat, "
+        "and have no spread; the repeats column says so."
+    )
+    return {**COMPARABLE, **({"Repeats": once} if 1 in repeats else {}), **OTHERS}

@@ -1,0 +1,56 @@
+"""The tuned cells in a terminal."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from autotune.db.records import Choice, Environment
+from autotune.reports.figures import finite, margin
+from autotune.reports.implementations import family
+from autotune.reports.setting import Setting
+from autotune.reports.terminal_text import table
+
+COLUMNS = ["pattern", ">length", "best configuration", ">margin", ">tried", ">age"]
+
+
+def terminal_choices(choices: Sequence[Choice], here: Environment, now: datetime) -> RenderableType:
+    """One table for each environment and setting, with what runs for each pattern and length.
+
+    Args:
+        choices: the decision for each cell.
+        here: the environment that asks.
+        now: by which the age of a decision is told.
+    """
+    if not choices:
+        return Text("Nothing is tuned yet: run `autotune tune`.")
+    parts: list[RenderableType] = []
+    for (environment, setting), group in groupby(sorted(choices, key=_order), key=_section):
+        software = "current software" if environment.fingerprint == here.fingerprint else "other software"
+        parts.append(Text(f"\n{environment.device_name} ({software}): {setting.text}\n", style="bold"))
+        parts.append(table(COLUMNS, [_line(choice, now) for choice in group]))
+    return Group(*parts)
+
+
+def _section(choice: Choice) -> tuple[Environment, Setting]:
+    return choice.environment, Setting.of(choice.problem)
+
+
+def _order(choice: Choice) -> tuple[str | int, ...]:
+    environment, problem = choice.environment, choice.problem
+    place = (environment.device_name, environment.fingerprint, Setting.of(problem).text)
+    return (*place, family(choice.pattern, problem.kv_len), problem.kv_len)
+
+
+def _line(choice: Choice, now: datetime) -> list[str]:
+    days = (now - choice.created_at).days
+    return [
+        family(choice.pattern, choice.problem.kv_len),
+        f"{choice.problem.kv_len:,}",
+        choice.config.text,
+        margin(finite(choice.margin)),
+        f"{choice.candidates:,}",
+        "today" if days == 0 else f"{days:,} d",
+    ]

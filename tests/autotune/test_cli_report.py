@@ -1,0 +1,112 @@
+"""The report command: a suite, published figures, each format."""
+
+import json
+import os
+
+import pytest
+
+from autotune import cli
+from autotune.cli_report import run_report
+from autotune.db.records import Status
+from autotune.reports.formats import FORMATS
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Dense
+from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
+from autotune.strategies.suite_extreme import SUITES
+
+from .command_line import refused, run
+from .records import failed, fill, ok
+
+PROBLEM = Problem.self_attention(64, heads=2, head_dim=16)
+PUBLISHED = """\
+implementation,seq_len,status,time_ms,peak_memory_mib,failure
+DilatedAttention,64,ok,8.0,4.0,
+DilatedAttention,128,failed,,,OOM
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AUTOTUNE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A database with two rows of the suite, and one that is not part of it."""
+    dilated = Config.of("dilated", query_block=0, compile="off")
+    exact = Config.of("sdpa", backend="auto", compile="off")
+    entries = [
+        (PROBLEM, Dilated.longnet(64), dilated, ok(2.0)),
+        (PROBLEM, Dense(), exact, failed(Status.WRONG_RESULT)),
+        (PROBLEM, Dense(), Config.of("flex", compile="default"), ok(1.0)),
+    ]
+    fill(tmp_path / "t.db", entries)
+    return tmp_path / "t.db"
+
+
+@pytest.fixture
+def published(tmp_path):
+    path = tmp_path / "published.csv"
+    path.write_text(PUBLISHED)
+    return path
+
+
+def test_words_of_the_command_line_are_those_that_exist():
+    assert set(cli.SUITE_NAMES) == set(SUITES)
+    assert set(cli.FORMAT_NAMES) == set(FORMATS)
+
+
+def test_a_suite_is_reported_under_its_published_names(database):
+    found = json.loads(run("report", "--suite", "extreme", "--format", "json", "--db", database).stdout)
+    assert {row["implementation"]: row["flag"] for row in found} == {
+        "Exact_SDPA": "planted wrong_result",
+        "DilatedAttention": "",
+    }
+    text = run("report", "--suite", "extreme", "--db", database).stdout
+    assert text.startswith("# Extreme sequence lengths\n")
+    assert "1 of 11 cells ok; 0 of 1 cells of the exact baseline Exact_SDPA." in text
+
+
+def test_published_figures_stand_beside_ours(database, published):
+    text = run("report", "--suite", "extreme", "--compare", published, "--db", database).stdout
+    assert "1 of their 2 cells ran." in text
+    assert "| `DilatedAttention` | 64 | ok | 8.000 | 4.0 | ok | 2.000 | 1.0 | 1.0e-07 | 4.00x |" in text
+
+
+def test_a_page_is_printed_or_written(database, tmp_path):
+    printed = run("report", "--format", "html", "--db", database)
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    path = tmp_path / "report.html"
+    run("report", "--format", "html", "--output", path, "--db", database)
+    for text in (printed.stdout, path.read_text()):
+        assert text.lower().startswith("<!doctype html>")
+
+
+def test_a_terminal_gets_a_table_with_bars(database, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    run_report(db=str(database), format_name=None, output=None, suite="extreme", compare=None)
+    text = capsys.readouterr().out
+    assert "1 of 11 cells ok" in text
+    assert "▁" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--suite", "moderate"), ("'moderate'", "extreme")),
+        (("--compare", "nowhere.csv"), ("--compare", "nowhere.csv", "not exist")),
+        (("--compare", "."), ("--compare", "directory")),
+    ],
+)
+def test_words_that_name_nothing_are_refused_in_one_line(database, words, parts):
+    refused(run("report", *words, "--db", database), *parts)
+
+
+def test_published_figures_that_make_no_sense_are_refused_in_one_line(database, published):
+    published.write_text("name,time\nours,1\n")
+    refused(run("report", "--compare", published, "--db", database), published, "no column implementation")
