@@ -3,19 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate, count, groupby
 from pathlib import Path
 
 import torch
 
+from autotune.candidate import Race
 from autotune.cells import Cell, Workload
 from autotune.db.location import default_database
 from autotune.db.records import Environment, Measurement, Status
 from autotune.db.store import Store
+from autotune.device_rates import store_rates
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.forecast import Forecast, Known
 from autotune.history import History
 from autotune.observer import CellResult, Observer
-from autotune.rates import RateTask
 from autotune.skip_rules import SkipRules
 from autotune.strategies.catalog import STRATEGIES, refusal
 from autotune.strategies.problem import Problem
@@ -23,7 +25,9 @@ from autotune.strategies.suite import Implementation, Suite
 from autotune.timing import wall_s
 from autotune.worker import Deadlines, Worker
 
-TIMING_BUDGET_S = 4.0
+TIMING_BUDGET_S = 2.0
+RACE_ROUNDS = 10
+RACE_S = 60.0  # no new round after so many seconds
 CALL_LIMIT_S = 600.0
 MEMORY_SHARE = 0.8  # of the free memory, where no limit is given
 COMPILE_S = 600.0  # and as much again as some calls take
@@ -126,16 +130,50 @@ class SuiteRun:
         histories = [History.of(self.store, self.run_id, cell, self.environment, records) for cell in cells]
         missing = {history.cell: self._missing(history) for history in histories}
         if any(missing.values()):
-            self._measure_rates(cells[0])
-        results = []
-        for number, history in enumerate(histories, start=1):
-            self.observer.cell_started(history.cell, number, len(cells), len(missing[history.cell]))
-            while pending := missing[history.cell]:
-                self.observer.time_left(self._time_left_s(missing))
-                self._measure_one(history, pending.pop(0))
-            results.append(CellResult(history.cell, history.tried, history.fastest(), history.added))
-            self.observer.cell_finished(results[-1])
-        return results
+            device, dtype = str(cells[0].device), cells[0].problem.dtype
+            store_rates(self.store, self.worker, self.run_id, self.environment, device, dtype)
+        numbers = count(1)
+        for _, same in groupby(histories, key=lambda history: history.cell.problem):
+            side_by_side = list(same)
+            for history in side_by_side:
+                self.observer.cell_started(history.cell, next(numbers), len(cells), len(missing[history.cell]))
+                while pending := missing[history.cell]:
+                    self.observer.time_left(self._time_left_s(missing))
+                    self._measure_one(history, pending.pop(0))
+                self.observer.cell_finished(self._result(history))
+            if any(history.added for history in side_by_side):
+                self._race(side_by_side)
+        return [self._result(history) for history in histories]
+
+    def _result(self, history: History) -> CellResult:
+        configs = [each.config(history.cell.problem) for each in self.suite.of(history.cell.pattern)]
+        tried = {config: history.tried[config] for config in configs}
+        return CellResult(history.cell, tried, history.fastest(configs), history.added)
+
+    def _race(self, histories: Sequence[History]) -> None:
+        """Time the implementations of one length again, in turn: what is compared has met the same disturbances.
+
+        Only as many, from the fastest on, as can be timed twice within the budget.
+        """
+        timed = [
+            (m.time_ms, history, config)
+            for history in histories
+            for config, m in self._result(history).tried.items()
+            if m.status is Status.OK and m.time_ms is not None
+        ]
+        timed.sort(key=lambda entry: entry[0])
+        round_ms = accumulate(time_ms for time_ms, _, _ in timed)
+        entries = [entry for entry, total_ms in zip(timed, round_ms, strict=True) if 2e-3 * total_ms <= RACE_S]
+        if len(entries) < 2:
+            return
+        candidates = tuple(
+            history.candidate(STRATEGIES[config.strategy], config, timing_budget_s=TIMING_BUDGET_S)
+            for _, history, config in entries
+        )
+        self.observer.final_started(len(entries))
+        times = self.worker.race(Race(candidates=candidates, rounds=RACE_ROUNDS, budget_s=RACE_S))
+        for (_, history, config), times_ms in zip(entries, times, strict=False):
+            history.add(config, replace(history.tried[config], times_ms=times_ms))
 
     def measure_one(self, cell: Cell, implementation: Implementation) -> Measurement:
         """One implementation in one cell: what is stored of it, or what comes of it now."""
@@ -192,14 +230,6 @@ class SuiteRun:
                 if call_ms <= self.limits.call_s * 1e3 or self.limits.force:
                     total_s += wall_s(call_ms, TIMING_BUDGET_S)
         return total_s
-
-    def _measure_rates(self, cell: Cell) -> None:
-        """The bounds that the report holds the figures against; measured in every run, the best counts."""
-        task = RateTask(device=str(cell.device), dtype=cell.problem.dtype, threads=self.environment.threads)
-        if (rates := self.worker.rates(task)) is not None:
-            self.store.add_rate(
-                self.run_id, self.environment, task.dtype, rates.matmul_flops_per_s, rates.copy_bytes_per_s
-            )
 
 
 def _same_setting(problem: Problem, cells: Sequence[Cell]) -> bool:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -101,7 +102,7 @@ def run_limits(
 
 def _limits(time_limit: str, memory_limit: str | None, force: bool) -> Limits:
     memory_bytes = parse_bytes(memory_limit) if memory_limit else None
-    return Limits(call_s=parse_seconds(time_limit), memory_bytes=memory_bytes, force=force)
+    return Limits(call_s=parse_seconds(time_limit, "time limit"), memory_bytes=memory_bytes, force=force)
 
 
 def _stop(database: object, command: str) -> NoReturn:
@@ -110,7 +111,7 @@ def _stop(database: object, command: str) -> NoReturn:
 
 
 def _reaches(found: list[Reach]) -> Table:
-    table = Table(title="Longest sequence within the limits", title_justify="left")
+    table = Table(title="Longest sequence within the limits", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("implementation", overflow="fold")
     for column in ("tokens", "time", "peak memory"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -56,6 +56,8 @@ def run_tune(
             click.echo(f"\nStopped. Every finished measurement is in {database}; resume with:\n  {command}", err=True)
             raise SystemExit(INTERRUPTED) from None
     with Store.open(database, read_only=True) as store:
-        source = Source(generated=datetime.now(UTC), records=store.records(), choices=store.choices())
+        source = Source(
+            generated=datetime.now(UTC), records=store.records(), choices=store.choices(), rates=store.rates()
+        )
         console.print(terminal_summary(source))
         console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)

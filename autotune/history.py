@@ -1,6 +1,6 @@
 """What is known about one cell, from the database and from this run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from autotune.candidate import Candidate
@@ -42,9 +42,10 @@ class History:
         """What need not be measured again; a skip is looked at anew, for the limits may have changed."""
         return {config: m for config, m in self.tried.items() if m.status is not Status.SKIPPED}
 
-    def fastest(self) -> Config | None:
-        """The configuration with the shortest median so far; None if none is ok."""
-        times = {config: m.time_ms for config, m in self.tried.items() if m.status is Status.OK and m.time_ms}
+    def fastest(self, among: Collection[Config] | None = None) -> Config | None:
+        """The configuration with the shortest median so far, among some or all; None if none is ok."""
+        tried = self.tried if among is None else {config: self.tried[config] for config in among}
+        times = {config: m.time_ms for config, m in tried.items() if m.status is Status.OK and m.time_ms}
         return min(times, key=lambda config: times[config], default=None)
 
     def best_ms(self) -> float | None:

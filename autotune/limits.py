@@ -1,8 +1,10 @@
 """How long a sequence each implementation reaches under a limit of memory and time."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
 
 from autotune.bench import Limits, SuiteRun, open_run
 from autotune.cells import Cell, Workload
@@ -66,33 +68,41 @@ def find_limits(
     if not 1 <= shortest <= longest:
         raise ConfigError(f"the shortest length is {shortest:,}, but must be from 1 to the longest, {longest:,}")
     with open_run(suite, target, limits or Limits(), db, observer, command) as run:
-        for implementation in chosen:
-
-            def cell_at(length: int, implementation: Implementation = implementation) -> Cell:
-                cells = replace(workload, lengths=(length,)).cells(target)
-                return next(cell for cell in cells if implementation.serves(cell.pattern))
-
-            yield _reach(run, implementation, cell_at, shortest, longest)
+        for number, implementation in enumerate(chosen, start=1):
+            ladder = _Ladder(run, workload, target, implementation, place=(number, len(chosen)))
+            yield ladder.climb(shortest, longest)
 
 
-def _reach(
-    run: SuiteRun, implementation: Implementation, cell_at: Callable[[int], Cell], shortest: int, longest: int
-) -> Reach:
-    measured: dict[int, Measurement] = {}
-    reasons: dict[int, str] = {}
+@dataclass(frozen=True, slots=True)
+class _Ladder:
+    """The lengths at which one implementation is tried."""
 
-    def fits(length: int) -> bool:
-        cell = cell_at(length)
-        measured[length] = run.measure_one(cell, implementation)
-        reasons[length] = _excess(measured[length], run.limits, cell)
-        return not reasons[length]
+    run: SuiteRun
+    workload: Workload
+    device: torch.device
+    implementation: Implementation
+    place: tuple[int, int]  # number of this implementation, and how many there are
+    measured: dict[int, Measurement] = field(default_factory=dict)
+    excess: dict[int, str] = field(default_factory=dict)
 
-    reached, stopped_at = furthest(fits, shortest, longest)
-    reason = reasons[stopped_at] if stopped_at else f"{longest:,} tokens are the longest that were tried"
-    measurement = measured[reached] if reached else None
-    return Reach(
-        name=implementation.name, seq_len=reached, measurement=measurement, stopped_at=stopped_at, reason=reason
-    )
+    def climb(self, shortest: int, longest: int) -> Reach:
+        """Double, then bisect."""
+        reached, stopped_at = furthest(self._fits, shortest, longest)
+        return Reach(
+            name=self.implementation.name,
+            seq_len=reached,
+            measurement=self.measured[reached] if reached else None,
+            stopped_at=stopped_at,
+            reason=self.excess[stopped_at] if stopped_at else f"{longest:,} tokens are the longest that were tried",
+        )
+
+    def _fits(self, length: int) -> bool:
+        cells = replace(self.workload, lengths=(length,)).cells(self.device)
+        cell = next(cell for cell in cells if self.implementation.serves(cell.pattern))
+        self.run.observer.cell_started(cell, *self.place, candidates=1)
+        self.measured[length] = self.run.measure_one(cell, self.implementation)
+        self.excess[length] = _excess(self.measured[length], self.run.limits, cell)
+        return not self.excess[length]
 
 
 def furthest(

@@ -9,8 +9,9 @@ from autotune.cell_tuner import Session
 from autotune.cells import Workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
+from autotune.device_rates import has_rates, store_rates
 from autotune.effort import EFFORTS, Level
-from autotune.environment import free_memory_bytes, resolve_device
+from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.observer import CellResult, Observer
 from autotune.search import open_storage
 from autotune.strategies.catalog import STRATEGIES
@@ -72,6 +73,9 @@ def tune(
             deadline=deadline,
             observer=observer or Observer(),
         )
+        environment, dtype = environment_of(target), cells[0].problem.dtype
+        if not has_rates(store, environment, dtype):
+            store_rates(store, worker, session.run_id, environment, str(target), dtype)
         for number, cell in enumerate(cells, start=1):
             if time.monotonic() < deadline:
                 results.append(session.tune_cell(cell, number, len(cells)))

@@ -6,7 +6,7 @@ from autotune.strategies.errors import AutotuneError
 
 BYTES = {"": 1, "b": 1, "k": 2**10, "kb": 10**3, "kib": 2**10, "m": 2**20, "mb": 10**6, "mib": 2**20}
 BYTES |= {"g": 2**30, "gb": 10**9, "gib": 2**30, "t": 2**40, "tb": 10**12, "tib": 2**40}
-SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 TOKENS = {"": 1, "k": 2**10, "m": 2**20}
 
 
@@ -63,16 +63,16 @@ def parse_bytes(text: str) -> int:
     return int(_scaled(text, BYTES, "memory limit", "8GiB"))
 
 
-def parse_seconds(text: str) -> float:
-    """A duration.
+def parse_seconds(text: str, name: str = "budget") -> float:
+    """A duration; an error message calls it by its name.
 
-    >>> parse_seconds("10m"), parse_seconds("90")
-    (600.0, 90.0)
+    >>> parse_seconds("10m"), parse_seconds("90"), parse_seconds("300ms")
+    (600.0, 90.0, 0.3)
 
     Raises:
         UnitError: the text is not a duration.
     """
-    return _scaled(text, SECONDS, "budget", "10m")
+    return _scaled(text, SECONDS, name, "10m")
 
 
 def format_bytes(size: float) -> str:

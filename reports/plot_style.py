@@ -6,6 +6,7 @@ page escapes it, and makes its line breaks.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import log10
 from typing import Any
 
 import plotly.graph_objects as go
@@ -64,12 +65,12 @@ class Look:
     @property
     def hollow(self) -> Layout:
         """Of a point that is there, but not among the best."""
-        return self.marker | {"symbol": f"{self.symbol}-open", "line": {"width": 1.5}}
+        return self.marker | {"symbol": f"{self.symbol}-open", "line": {"color": self.colour, "width": 1.5}}
 
     @property
     def flagged(self) -> Layout:
         """Of a point that is not believed."""
-        return self.marker | {"symbol": FLAGGED, "size": 11, "line": {"width": 2}}
+        return self.marker | {"symbol": FLAGGED, "size": 10, "line": {"width": 1.5}}
 
 
 def looks(sections: Iterable[Section], others: Iterable[str] = ()) -> dict[str, Look]:
@@ -97,18 +98,19 @@ def looks(sections: Iterable[Section], others: Iterable[str] = ()) -> dict[str, 
 
 
 def figure(traces: Traces, x: Layout, y: Layout, **layout: Any) -> go.Figure:
-    """The traces in one pair of axes; the legend hides and shows."""
+    """The traces in one pair of axes, what goes up named above it; the legend hides and shows."""
     found = go.Figure(list(traces))
     found.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        hoverlabel={"bgcolor": SURFACE, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
+        title=y["title"] | {"x": 0, "xref": "container", "y": 1, "yanchor": "top", "font": {"size": 14}, "pad": {"t": 8}},
         legend={"tracegroupgap": 0, "itemsizing": "trace"},
-        margin={"l": 64, "r": 16, "t": 16, "b": 56},
+        hoverlabel={"bgcolor": SURFACE, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
+        margin={"l": 56, "r": 16, "t": 40, "b": 56},
         xaxis=x,
-        yaxis=y,
+        yaxis=y | {"title": None},
         **layout,
     )
     return found
@@ -117,18 +119,21 @@ def figure(traces: Traces, x: Layout, y: Layout, **layout: Any) -> go.Figure:
 def axis(title: str, **options: Any) -> Layout:
     """A linear axis."""
     line = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": MUTED, "tickcolor": MUTED}
-    return {"title": {"text": title, "standoff": 8}, "automargin": True, "ticks": "outside", **line, **options}
+    return {"title": {"text": title}, "automargin": True, "ticks": "outside", **line, **options}
 
 
-def log_axis(title: str, **options: Any) -> Layout:
-    """A logarithmic axis with every digit of its numbers."""
-    options = {"exponentformat": "none", "separatethousands": True, "minorloglabels": "complete", **options}
-    return axis(title, type="log", **options)
+def log_axis(title: str, values: Iterable[float | None], **options: Any) -> Layout:
+    """A logarithmic axis whose numbers are written out, at 1, 2 and 5 or only at 1, as many as fit these values."""
+    found = [value for value in values if value]
+    decades = log10(max(found) / min(found)) if found else 0
+    dtick = None if decades < 0.8 else "D2" if decades < 4 else 1
+    text = {"exponentformat": "none", "separatethousands": True, "minorloglabels": "complete"}
+    return axis(title, type="log", dtick=dtick, **text, **options)
 
 
 def length_axis(lengths: Sequence[int]) -> Layout:
     """A logarithmic axis with a mark at each length that was tried."""
-    return log_axis("sequence length (tokens)", tickvals=list(lengths), ticktext=[tokens(n) for n in lengths])
+    return axis("sequence length (tokens)", type="log", tickvals=list(lengths), ticktext=[tokens(n) for n in lengths])
 
 
 def tokens(length: int) -> str:

@@ -128,7 +128,7 @@ def _line(x: Sequence[float], y: Sequence[float], name: str, line: Layout) -> go
 
 
 def _against_length(section: Section, traces: Sequence[go.Scatter], y: str) -> go.Figure:
-    return figure(traces, length_axis(section.lengths), log_axis(y))
+    return figure(traces, length_axis(section.lengths), log_axis(y, (each for trace in traces for each in trace.y)))
 
 
 def _lengths(entries: Sequence[Entry]) -> list[int]:

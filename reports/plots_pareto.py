@@ -57,4 +57,5 @@ def _figure(entries: list[Entry], looks: dict[str, Look]) -> go.Figure:
         x, y = zip(*map(_figures, own), strict=True)
         marker = looks[name].hollow | {"symbol": shapes, "size": 11}
         traces.append(points(own, x, y, looks[name]).update(marker=marker))
-    return figure(traces, log_axis("median time (ms)"), log_axis("peak memory above inputs (MiB)"))
+    x, y = zip(*map(_figures, entries), strict=True)
+    return figure(traces, log_axis("median time (ms)", x), log_axis("peak memory above inputs (MiB)", y))

@@ -26,7 +26,7 @@ def published_plot(section: Section, published: Sequence[Published], looks: dict
         title="Published figures beside ours",
         caption="Median time against length, both axes logarithmic: solid with filled points is ours, dotted with "
         "hollow points is what was published, which is from another device and was verified by nobody here.",
-        figures={"": figure(traces, length_axis(lengths), log_axis("time (ms)"))},
+        figures={"": figure(traces, length_axis(lengths), log_axis("time (ms)", (each for trace in traces for each in trace.y)))},
     )
 
 

@@ -61,9 +61,10 @@ def _figure(tried: list[Entry], choice: Choice, looks: dict[str, Look]) -> go.Fi
     chosen = [(number, entry) for number, entry in numbered if entry.record.id == choice.measurement_id]
     ring = {"symbol": "circle-open", "size": 18, "color": ALERT, "line": {"width": 2}}
     traces += [trace.update(name="chosen", legendgroup="chosen") for trace in _attempts(chosen, looks[name], ring)]
-    strip = {"overlaying": None, "domain": [0.93, 1], "range": [0, 2], "fixedrange": True, "visible": False}
-    y = log_axis("median time (ms)", domain=[0, 0.9])
-    return figure(traces, axis("measurement, in the order taken", rangemode="tozero"), y, yaxis2=strip)
+    strip = {"domain": [0.93, 1], "range": [0, 2], "fixedrange": True, "visible": False}
+    x = axis("measurement, in the order taken", rangemode="tozero", dtick=max(1, len(tried) // 10))
+    y = log_axis("median time (ms)", (entry.ranked_ms for entry in tried), domain=[0, 0.9])
+    return figure(traces, x, y, yaxis2=strip)
 
 
 def _attempts(own: Sequence[tuple[int, Entry]], look: Look, marker: Layout) -> list[go.Scatter]:

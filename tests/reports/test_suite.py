@@ -12,9 +12,10 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
 from autotune.strategies.suite_extreme import EXACT, EXTREME
 
-DILATED = Config.of("dilated", query_block=0, compile="off")
+READABLE = next(each for each in EXTREME.implementations if each.name == "DilatedAttention")
 NAMES = [each.name for each in EXTREME.implementations]
 
 
@@ -52,7 +53,7 @@ def test_what_a_search_chose_is_no_matter_of_a_suite(suite_source):
     ],
 )
 def test_two_functions_never_share_a_name(book, pattern, name):
-    book.add(pattern, DILATED, Status.OK, 1.0)
+    book.add(pattern, READABLE.config(Problem.self_attention(4096)), Status.OK, 1.0)
     source = book.source(suite=EXTREME)
     assert [row.implementation for row in rows(source)] == [name]
     [section] = sections(source)
@@ -65,10 +66,10 @@ def test_cells_are_counted_beside_the_baseline(suite_source):
 
 
 def test_a_search_for_one_implementations_limit_is_no_omission_of_the_others(book, suite_source):
+    [window] = EXTREME.of(LocalWindow(0.9))
     for length in (12288, 16384):
-        book.add(
-            LocalWindow(0.9), Config.of("block_sparse", query_block=0, compile="off"), length=length, times_ms=(9.0,)
-        )
+        config = window.config(Problem.self_attention(length))
+        book.add(LocalWindow(0.9), config, length=length, times_ms=(9.0,))
     [section] = sections(suite_source)
     assert (section.lengths, section.grid) == ([4096, 8192, 12288, 16384], [4096, 8192])
     assert [n for n, _ in section.by_length("DilatedAttention")] == [4096, 8192]
