@@ -27,13 +27,11 @@ check: $(READY)  ## style, types, doctests
 	$(BIN)/mypy -p autotune
 	$(BIN)/pytest --doctest-modules --ignore-glob='*/migrations/*' autotune
 
-browser:  ## the Chromium in which tests open the HTML report; without it they are skipped
+browser:  ## the Chromium in which tests open the HTML report; where there is none they are skipped, and say so
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
-	else \
-		echo "No Chromium found: tests of the HTML report are skipped. Install it, as root: apt-get install -y chromium"; \
-	fi
+	( [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium ) || \
+	echo "No Chromium, and it could not be installed here; as root: apt-get install -y chromium"
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

@@ -9,8 +9,8 @@ from autotune.strategies.pattern import Dense
 
 COLOURS = tuple(f"var(--line-{number})" for number in range(1, 7))
 DASHES = ("solid", "dash", "longdashdot")
-SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon", "triangle-left")
-SYMBOLS += ("triangle-right", "bowtie", "hourglass")
+SYMBOLS = ["square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon", "triangle-left"]
+SYMBOLS += ["triangle-right", "bowtie", "hourglass"]
 FLAGGED = "x-open"
 
 

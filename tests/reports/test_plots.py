@@ -26,11 +26,9 @@ def section_of(source):
 
 def traces(plot, label=None):
     """Name, and x and y of every trace; those of a flagged row apart."""
-    figure = plot.figures[label or next(iter(plot.figures))]
-    return {
-        (trace.name, "flagged") if trace.marker.symbol == FLAGGED else trace.name: list(zip(trace.x, trace.y, strict=True))
-        for trace in figure.data
-    }
+    data = plot.figures[label or next(iter(plot.figures))].data
+    names = [(trace.name, "flagged") if trace.marker.symbol == FLAGGED else trace.name for trace in data]
+    return {name: list(zip(trace.x, trace.y, strict=True)) for name, trace in zip(names, data, strict=True)}
 
 
 @pytest.fixture

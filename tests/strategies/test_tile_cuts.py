@@ -18,7 +18,7 @@ from autotune.strategies.tiles import Span, Tile
 
 HEADS = (slice(0, 2), slice(1, 4, 2), slice(0, 1))
 LENGTH = 100  # every position that can be drawn lies below it
-examples = settings(many, max_examples=60)
+examples = settings(many, max_examples=40)
 
 
 def positions(span):
