@@ -133,9 +133,10 @@ def _memory_floor(section: Section) -> go.Scatter:
 
 
 def _line(x: Sequence[float], y: Sequence[float], name: str, line: Layout) -> go.Scatter:
-    style, tick = {"color": MUTED, "width": 1.5, **line}, {"symbol": "line-ew-open", "size": 8}
-    marker = tick | {"color": style["color"]}
-    return go.Scatter(x=x, y=y, name=name, mode="lines+markers", line=style, marker=marker, hoverinfo="name")
+    style = {"color": MUTED, "width": 1.5, **line}
+    marker = {"color": style["color"], "symbol": "line-ew-open", "size": 12}
+    mode = "lines" if len(x) > 1 else "markers"
+    return go.Scatter(x=x, y=y, name=name, mode=mode, line=style, marker=marker, hoverinfo="name")
 
 
 def _lengths(entries: Sequence[Entry]) -> list[int]:

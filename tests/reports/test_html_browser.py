@@ -137,7 +137,11 @@ def test_tables_are_sorted_by_click_and_by_key(show, suite_source):
 
 def test_phone_scrolls_in_one_direction(show, suite_source):
     page = show(suite_source, width=375)
-    draw_all(page)
+    for number in range(draw_all(page)):
+        figure = page.locator("figure").nth(number)
+        plot, legend = figure.locator(".plot").bounding_box(), figure.locator(".legend .bg").bounding_box()
+        assert plot["x"] <= legend["x"] < legend["x"] + legend["width"] <= plot["x"] + plot["width"]
+        assert legend["y"] + legend["height"] <= plot["y"] + plot["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert page.locator("#section-1-rows").evaluate("table => table.scrollWidth > table.parentNode.clientWidth")
 
