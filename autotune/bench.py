@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, count, groupby
 from pathlib import Path
 
-import torch
-
 from autotune.candidate import Race
 from autotune.cells import Cell, Workload
 from autotune.db.location import default_database
 from autotune.db.records import Environment, Measurement, Status
 from autotune.db.store import Store
-from autotune.device_rates import store_rates
+from autotune.device_rates import DevicePeak
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.forecast import Forecast, Known
 from autotune.history import History
@@ -24,6 +22,7 @@ from autotune.strategies.config import Config
 from autotune.strategies.problem import Problem
 from autotune.strategies.suite import Implementation, Suite
 from autotune.timing import wall_s
+from autotune.units import format_ms
 from autotune.worker import Deadlines, Worker
 
 TIMING_BUDGET_S = 2.0
@@ -31,6 +30,7 @@ RACE_ROUNDS = 10
 RACE_S = 60.0  # no new round after so many seconds
 CALL_LIMIT_S = 600.0
 MEMORY_SHARE = 0.8  # of the free memory, where no limit is given
+PREPARE_S = 3600.0  # inputs and oracle of a million tokens take minutes
 COMPILE_S = 600.0  # and as much again as some calls take
 CALLS_WITHIN_LIMIT = 3  # a call may take so many times the limit before it is killed: predictions are no promises
 
@@ -53,7 +53,7 @@ class Limits:
     def deadlines(self) -> Deadlines:
         """When a worker is taken for hanging."""
         allowed = float("inf") if self.force else CALLS_WITHIN_LIMIT * self.call_s
-        return Deadlines(prepare_s=float("inf"), compile_s=COMPILE_S + allowed, run_s=COMPILE_S + allowed)
+        return Deadlines(prepare_s=PREPARE_S, compile_s=COMPILE_S + allowed, run_s=COMPILE_S + allowed)
 
     def memory_for(self, cell: Cell) -> int:
         """Peak memory above the inputs that a cell may take."""
@@ -89,22 +89,25 @@ def bench(
     """
     target, limits = resolve_device(device), limits or Limits()
     cells = [cell for cell in workload.cells(target) if suite.of(cell.pattern)]
-    with open_run(suite, target, limits, db, observer, command) as run:
+    with open_run(suite, cells[0], limits, db, observer, command) as run:
         return run.measure(cells)
 
 
 @contextmanager
 def open_run(
-    suite: Suite, device: torch.device, limits: Limits, db: str | Path | None, observer: Observer | None, command: str
+    suite: Suite, like: Cell, limits: Limits, db: str | Path | None, observer: Observer | None, command: str
 ) -> Iterator["SuiteRun"]:
-    """A run with its database and worker; the arguments are those of `bench`."""
+    """A run with its database and worker, on the device and in the dtype of a cell; see `bench`."""
+    environment = environment_of(like.device)
     with Store.open(db or default_database()) as store, Worker(limits.deadlines) as worker:
+        run_id = store.begin_run(command)
         yield SuiteRun(
             suite=suite,
-            environment=environment_of(device),
+            environment=environment,
             store=store,
             worker=worker,
-            run_id=store.begin_run(command),
+            peak=DevicePeak(store, worker, run_id, environment, str(like.device), like.problem.dtype),
+            run_id=run_id,
             limits=limits,
             observer=observer or Observer(),
             forecast=Forecast(suite),
@@ -119,6 +122,7 @@ class SuiteRun:
     environment: Environment
     store: Store
     worker: Worker
+    peak: DevicePeak
     run_id: int
     limits: Limits
     observer: Observer
@@ -131,19 +135,19 @@ class SuiteRun:
         histories = [History.of(self.store, self.run_id, cell, self.environment, records) for cell in cells]
         missing = {history.cell: self._missing(history) for history in histories}
         if any(self._foregone(cell, each) is None for cell, pending in missing.items() for each in pending):
-            device, dtype = str(cells[0].device), cells[0].problem.dtype
-            store_rates(self.store, self.worker, self.run_id, self.environment, device, dtype)
+            self.observer.rates_started()
+            self.peak.measure()
         numbers = count(1)
         for _, same in groupby(histories, key=lambda history: history.cell.problem):
-            side_by_side, ran = list(same), False
+            side_by_side = list(same)
             for history in side_by_side:
                 self.observer.cell_started(history.cell, next(numbers), len(cells), len(missing[history.cell]))
                 while pending := missing[history.cell]:
                     self.observer.time_left(self._time_left_s(missing))
-                    ran |= self._measure_one(history, pending.pop(0))
+                    self._measure_one(history, pending.pop(0))
+            self._race(side_by_side)
+            for history in side_by_side:
                 self.observer.cell_finished(self._result(history))
-            if ran:
-                self._race(side_by_side)
         return [self._result(history) for history in histories]
 
     def _result(self, history: History) -> CellResult:
@@ -154,8 +158,22 @@ class SuiteRun:
     def _race(self, histories: Sequence[History]) -> None:
         """Time the implementations of one length again, in turn: what is compared has met the same disturbances.
 
-        Only as many, from the fastest on, as can be timed twice within the budget.
+        Only as many, from the fastest on, as can be timed twice within the budget; and only once, for who has been
+        timed twice has been in a race.
         """
+        entries = self._contestants(histories)
+        if len(entries) < 2 or all(history.counts[config] > 1 for history, config in entries):
+            return
+        candidates = tuple(
+            history.candidate(STRATEGIES[config.strategy], config, timing_budget_s=TIMING_BUDGET_S)
+            for history, config in entries
+        )
+        self.observer.final_started(len(entries))
+        times = self.worker.race(Race(candidates=candidates, rounds=RACE_ROUNDS, budget_s=RACE_S))
+        for (history, config), times_ms in zip(entries, times, strict=False):
+            history.add(config, self.peak.checked(history.cell, replace(history.tried[config], times_ms=times_ms)))
+
+    def _contestants(self, histories: Sequence[History]) -> list[tuple[History, Config]]:
         timed = [
             (m.time_ms, history, config)
             for history in histories
@@ -163,18 +181,12 @@ class SuiteRun:
             if m.status is Status.OK and m.time_ms is not None
         ]
         timed.sort(key=lambda entry: entry[0])
-        round_ms = accumulate(time_ms for time_ms, _, _ in timed)
-        entries = [entry for entry, total_ms in zip(timed, round_ms, strict=True) if 2e-3 * total_ms <= RACE_S]
-        if len(entries) < 2:
-            return
-        candidates = tuple(
-            history.candidate(STRATEGIES[config.strategy], config, timing_budget_s=TIMING_BUDGET_S)
-            for _, history, config in entries
-        )
-        self.observer.final_started(len(entries))
-        times = self.worker.race(Race(candidates=candidates, rounds=RACE_ROUNDS, budget_s=RACE_S))
-        for (_, history, config), times_ms in zip(entries, times, strict=False):
-            history.add(config, replace(history.tried[config], times_ms=times_ms))
+        rounds_ms = accumulate(time_ms for time_ms, _, _ in timed)
+        return [
+            (history, config)
+            for (_, history, config), round_ms in zip(timed, rounds_ms, strict=True)
+            if 2e-3 * round_ms <= RACE_S
+        ]
 
     def measure_one(self, cell: Cell, implementation: Implementation) -> Measurement:
         """One implementation in one cell: what is stored of it, or what comes of it now."""
@@ -207,12 +219,13 @@ class SuiteRun:
     def _run(self, history: History, config: Config) -> Measurement:
         strategy = STRATEGIES[config.strategy]
         candidate = history.candidate(strategy, config, timing_budget_s=TIMING_BUDGET_S)
-        return history.predicted(strategy, config, self.worker.measure(candidate))
+        measurement = self.peak.checked(history.cell, self.worker.measure(candidate))
+        return history.predicted(strategy, config, measurement)
 
     def _foregone(self, cell: Cell, implementation: Implementation) -> Measurement | None:
         """What comes of an implementation without running it; None if it has to be run."""
         config = implementation.config(cell.problem)
-        if (reason := refusal(cell.problem, cell.pattern, config)) is not None:
+        if reason := implementation.refusal(cell.problem) or refusal(cell.problem, cell.pattern, config):
             return Measurement(status=Status.UNSUPPORTED, reason=reason)
         if self.limits.force:
             return None
@@ -220,7 +233,15 @@ class SuiteRun:
         rules = SkipRules(
             cell, self.limits.memory_for(cell), self.limits.call_s, {} if known is None else {config: known}
         )
-        return rules.verdict(STRATEGIES[config.strategy], config)
+        return rules.verdict(STRATEGIES[config.strategy], config) or self._too_slow_at_best(cell)
+
+    def _too_slow_at_best(self, cell: Cell) -> Measurement | None:
+        """A cell that is over the limit even at the device's peak, of which nothing else need be known."""
+        if (least_ms := self.peak.least_ms(cell)) <= (limit_ms := self.limits.call_s * 1e3):
+            return None
+        least, limit = format_ms(least_ms), format_ms(limit_ms)
+        reason = f"predicted {least} a call or more, at the device's matmul rate; the limit is {limit}"
+        return Measurement(status=Status.SKIPPED, reason=reason)
 
     def _note(self, history: History, implementation: Implementation) -> None:
         cell = history.cell

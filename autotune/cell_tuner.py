@@ -11,6 +11,7 @@ from autotune.cells import Cell
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.decide import best_config
+from autotune.device_rates import DevicePeak
 from autotune.effort import Effort
 from autotune.environment import environment_of
 from autotune.history import History
@@ -32,6 +33,7 @@ class Session:
     store: Store
     storage: BaseStorage
     worker: Worker
+    peak: DevicePeak
     run_id: int
     strategies: Mapping[str, Strategy]
     effort: Effort
@@ -86,7 +88,8 @@ class Session:
             self.observer.candidate_finished(ask.config, measurement)
 
     def _measure(self, history: History, strategy: Strategy, config: Config) -> Measurement:
-        return history.predicted(strategy, config, self.worker.measure(self._candidate(history, config)))
+        measurement = self.peak.checked(history.cell, self.worker.measure(self._candidate(history, config)))
+        return history.predicted(strategy, config, measurement)
 
     def _final(self, history: History, defaults: Collection[Config]) -> list[Config]:
         """Race the fastest few in turn, for medians taken minutes apart on a shared machine do not compare.
@@ -101,7 +104,8 @@ class Session:
         self.observer.final_started(len(finalists))
         times = self.worker.race(contest)
         for config, times_ms in zip(finalists, times, strict=False):
-            history.add(config, replace(history.tried[config], times_ms=times_ms))
+            raced = replace(history.tried[config], times_ms=times_ms)
+            history.add(config, self.peak.checked(history.cell, raced))
             self.observer.candidate_finished(config, history.tried[config])
         return finalists if times else []
 

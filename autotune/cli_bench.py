@@ -1,5 +1,6 @@
 """The commands ``bench`` and ``limits``: run a suite, show progress, say what came of it."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from autotune.cli_tune import INTERRUPTED
 from autotune.db.location import default_database
 from autotune.db.records import Status
 from autotune.db.store import Store
+from autotune.environment import environment_of, resolve_device
 from autotune.limits import Reach, find_limits
 from autotune.progress import Progress
 from autotune.reports.source import Source
@@ -54,12 +56,14 @@ def run_bench(
         _stop(database, command)
     with Store.open(database, read_only=True) as store:
         problems = {result.cell.problem for result in results}
-        records = [record for record in store.records() if record.problem in problems]
+        here = environment_of(resolve_device(device)).fingerprint
+        records = [record for record in store.records(environment_fingerprint=here) if record.problem in problems]
         source = Source(generated=datetime.now(UTC), records=records, rates=store.rates(), suite=chosen)
     console.print(terminal_summary(source))
-    skipped = sum(m.status is Status.SKIPPED for result in results for m in result.tried.values())
-    if skipped:
-        console.print(f"Skipped: {skipped}, each with its rule above and in the report; --force runs them")
+    statuses = Counter(m.status for result in results for m in result.tried.values() if m.status is not Status.OK)
+    if statuses:
+        counted = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
+        console.print(f"Not ok: {counted}; the reasons are above and in the report, and --force runs them again")
     console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)
 
 
@@ -96,9 +100,9 @@ def run_limits(
             )
             found.extend(reaches)  # keeps what came before an interruption
     except KeyboardInterrupt:
-        console.print(_reaches(found))
+        console.print(_reaches(found, time_limit, memory_limit))
         _stop(database, command)
-    console.print(_reaches(found))
+    console.print(_reaches(found, time_limit, memory_limit))
 
 
 def _limits(time_limit: str, memory_limit: str | None, force: bool) -> Limits:
@@ -111,9 +115,10 @@ def _stop(database: object, command: str) -> NoReturn:
     raise SystemExit(INTERRUPTED) from None
 
 
-def _reaches(found: list[Reach]) -> Table:
-    table = Table(title="Longest sequence within the limits", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("implementation", overflow="fold")
+def _reaches(found: list[Reach], time_limit: str, memory_limit: str | None) -> Table:
+    title = f"Longest sequence within {time_limit} a call and {memory_limit or 'the memory there is'} above the inputs"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("implementation", no_wrap=True)
     for column in ("tokens", "time", "peak memory"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("why not longer", overflow="fold")

@@ -1,18 +1,52 @@
-"""Storing what a device reaches in plain operations, for the reports to hold attention against."""
+"""What a device reaches in plain operations, stored, and measurements held against it."""
 
-from autotune.db.records import Environment
+from dataclasses import dataclass, field, replace
+
+from autotune.cells import Cell
+from autotune.db.records import Environment, Measurement, Status
 from autotune.db.store import Store
 from autotune.rates import RateTask
 from autotune.worker import Worker
 
-
-def store_rates(store: Store, worker: Worker, run_id: int, environment: Environment, device: str, dtype: str) -> None:
-    """Measure the rates once more, for on a shared machine the best of many runs counts."""
-    rates = worker.rates(RateTask(device=device, dtype=dtype, threads=environment.threads))
-    if rates is not None:
-        store.add_rate(run_id, environment, dtype, rates.matmul_flops_per_s, rates.copy_bytes_per_s)
+TRIES = 3  # at the peak, before a measurement above it is called wrong: the machine may have been busy with others
 
 
-def has_rates(store: Store, environment: Environment, dtype: str) -> bool:
-    """Whether they have been measured here for this dtype."""
-    return any(rate.dtype == dtype for rate in store.rates(environment_fingerprint=environment.fingerprint))
+@dataclass(slots=True)
+class DevicePeak:
+    """The fastest matrix product of a device; on a shared machine the best of many runs counts."""
+
+    store: Store
+    worker: Worker
+    run_id: int
+    environment: Environment
+    device: str
+    dtype: str
+    flops_per_s: float | None = field(init=False)  # None while it could not be measured
+
+    def __post_init__(self) -> None:
+        stored = self.store.rates(environment_fingerprint=self.environment.fingerprint)
+        self.flops_per_s = max((rate.matmul_flops_per_s for rate in stored if rate.dtype == self.dtype), default=None)
+
+    def measure(self) -> None:
+        """Measure the device's rates once more, and store them."""
+        rates = self.worker.rates(RateTask(device=self.device, dtype=self.dtype, threads=self.environment.threads))
+        if rates is not None:
+            matmul, copy = rates.matmul_flops_per_s, rates.copy_bytes_per_s
+            self.store.add_rate(self.run_id, self.environment, self.dtype, matmul, copy)
+            self.flops_per_s = max(self.flops_per_s or 0.0, matmul)
+
+    def least_ms(self, cell: Cell) -> float:
+        """What a call takes at the least: the function's operations at the peak; 0 if that is unknown."""
+        return cell.pattern.flops(cell.problem) / self.flops_per_s * 1e3 if self.flops_per_s else 0.0
+
+    def checked(self, cell: Cell, measurement: Measurement) -> Measurement:
+        """The measurement; a wrong result if it is faster than the device can be."""
+        if measurement.status is not Status.OK or measurement.time_ms is None:
+            return measurement
+        for _ in range(TRIES):
+            if measurement.time_ms >= self.least_ms(cell):
+                return measurement
+            self.measure()
+        reached = cell.pattern.flops(cell.problem) / measurement.time_ms / 1e9
+        reason = f"{reached:.3g} TFLOP/s is above the device's measured peak, {(self.flops_per_s or 0) / 1e12:.3g}"
+        return replace(measurement, status=Status.WRONG_RESULT, reason=reason)

@@ -9,6 +9,8 @@ from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.suite import Suite
 
+MONOTONE = (Status.OOM, Status.TIMEOUT)  # what failed like this at a length fails at every longer one
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -45,10 +47,10 @@ class Forecast:
                 self.note(name, Known(record.problem, record.pattern, record.measurement))
 
     def note(self, name: str, known: Known) -> None:
-        """Take in a measurement; a skip tells nothing."""
+        """Take in a measurement that tells something of other lengths: a time, or that it took too much."""
         longest = self.known.get(name)
-        ran = known.measurement.status is not Status.SKIPPED
-        if ran and (longest is None or longest.length <= known.length):
+        telling = known.measurement.time_ms is not None or known.measurement.status in MONOTONE
+        if telling and (longest is None or longest.length <= known.length):
             self.known[name] = known
 
     def predicted_ms(self, name: str, cell: Cell) -> float | None:

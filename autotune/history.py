@@ -1,5 +1,6 @@
 """What is known about one cell, from the database and from this run."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +25,7 @@ class History:
     environment: Environment
     tried: dict[Config, Measurement] = field(default_factory=dict)
     ids: dict[Config, int] = field(default_factory=dict)
+    counts: Counter[Config] = field(default_factory=Counter)  # how often each was timed
     added: int = 0
 
     @classmethod
@@ -36,6 +38,7 @@ class History:
             if (record.problem, record.pattern) == (cell.problem, cell.pattern):
                 history.tried[record.config] = record.measurement
                 history.ids[record.config] = record.id
+                history.counts[record.config] += record.measurement.time_ms is not None
         return history
 
     def conclusive(self) -> dict[Config, Measurement]:
@@ -83,4 +86,5 @@ class History:
             self.run_id, self.environment, cell.problem, cell.pattern, config, measurement
         )
         self.tried[config] = measurement
+        self.counts[config] += measurement.time_ms is not None
         self.added += 1

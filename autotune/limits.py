@@ -67,9 +67,11 @@ def find_limits(
     target, named = resolve_device(device), suite.only(names).implementations
     if not 1 <= shortest <= longest:
         raise ConfigError(f"the shortest length is {shortest:,}, but must be from 1 to the longest, {longest:,}")
-    patterns = [cell.pattern for cell in replace(workload, lengths=(shortest,)).cells(target)]
-    chosen = [each for each in named if any(map(each.serves, patterns))]
-    with open_run(suite, target, limits or Limits(), db, observer, command) as run:
+    cells = replace(workload, lengths=(shortest,)).cells(target)
+    chosen = [each for each in named if any(each.serves(cell.pattern) for cell in cells)]
+    with open_run(suite, cells[0], limits or Limits(), db, observer, command) as run:
+        run.observer.rates_started()
+        run.peak.measure()
         for number, implementation in enumerate(chosen, start=1):
             ladder = _Ladder(run, workload, target, implementation, place=(number, len(chosen)))
             yield ladder.climb(shortest, longest)

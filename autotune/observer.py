@@ -29,6 +29,9 @@ class Observer:
     def cell_started(self, cell: Cell, number: int, total: int, candidates: int) -> None:
         """A cell is next; at most ``candidates`` will be measured."""
 
+    def rates_started(self) -> None:
+        """The device's rates are measured, which takes some seconds."""
+
     def time_left(self, seconds: float | None) -> None:
         """How long the rest of the run will take, if that can be told."""
 

@@ -60,6 +60,10 @@ class Progress(Observer):
         """Show what runs."""
         self._running, self._since = self._name(config), time.monotonic()
 
+    def rates_started(self) -> None:
+        """Say why nothing else happens."""
+        self._console.print(Text("measuring what the device reaches in plain operations", style="dim"))
+
     def time_left(self, seconds: float | None) -> None:
         """Show it instead of the average over the candidates so far."""
         self._left_s = seconds
@@ -92,7 +96,9 @@ class Progress(Observer):
         if result.best is None or measurement is None or measurement.time_ms is None:
             self._console.print(Text("    nothing ran: see the reasons above, or `autotune report`", style="red"))
             return
-        best = f"    best: {self._name(result.best)}, {format_ms(measurement.time_ms)}"
+        where = "" if result.cell == self._cell else f" of {result.cell.label}"
+        self._cell = result.cell
+        best = f"    best{where}: {self._name(result.best)}, {format_ms(measurement.time_ms)}"
         self._console.print(Text(best, style="green"), soft_wrap=True)
 
     def _status_line(self) -> Text:

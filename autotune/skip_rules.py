@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Record, Status
 from autotune.effort import Effort
-from autotune.forecast import Known
+from autotune.forecast import MONOTONE, Known
 from autotune.strategies.config import Config
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.strategy import Strategy
 from autotune.units import format_bytes, format_ms
 
-MONOTONE = (Status.OOM, Status.TIMEOUT)  # what failed like this at a length fails at every longer one
 CALLS = 3  # what a candidate needs at least: the gate's, the one whose memory is watched, one repeat
 
 

@@ -9,7 +9,7 @@ from autotune.cell_tuner import Session
 from autotune.cells import Workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
-from autotune.device_rates import has_rates, store_rates
+from autotune.device_rates import DevicePeak
 from autotune.effort import EFFORTS, Level
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.observer import CellResult, Observer
@@ -62,20 +62,23 @@ def tune(
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
     results = []
     with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
+        run_id = store.begin_run(command)
+        peak = DevicePeak(store, worker, run_id, environment_of(target), str(target), cells[0].problem.dtype)
         session = Session(
             store=store,
             storage=open_storage(store),
             worker=worker,
-            run_id=store.begin_run(command),
+            peak=peak,
+            run_id=run_id,
             strategies=chosen,
             effort=level,
             memory_limit_bytes=limit,
             deadline=deadline,
             observer=observer or Observer(),
         )
-        environment, dtype = environment_of(target), cells[0].problem.dtype
-        if not has_rates(store, environment, dtype):
-            store_rates(store, worker, session.run_id, environment, str(target), dtype)
+        if peak.flops_per_s is None:
+            session.observer.rates_started()
+            peak.measure()
         for number, cell in enumerate(cells, start=1):
             if time.monotonic() < deadline:
                 results.append(session.tune_cell(cell, number, len(cells)))

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -40,6 +41,11 @@ class Deadlines:
     def of(self, phase: Phase) -> float:
         """The deadline of one phase."""
         return {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}[phase]
+
+
+def _search_path() -> str:
+    """Where this process finds its modules: the worker is to run the same ones, whatever lies in its folder."""
+    return os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
 
 
 def _may_be_poisoned(task: Task, outcome: Outcome) -> bool:
@@ -129,13 +135,13 @@ class Worker:
         # A group of its own: Ctrl-C is for the coordinator, and killing the group takes compilers along.
         # One compile thread: inductor's pool of processes would outlive a kill and blur the clock.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "autotune.worker_main", str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-m", "autotune.worker_main", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
             start_new_session=True,
-            env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"},
+            env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTHONPATH": _search_path()},
         )
         theirs.close()
         self._connection = ours

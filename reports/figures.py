@@ -60,10 +60,12 @@ def percent(value: float | None) -> str:
 def times(value: float | None) -> str:
     """A ratio.
 
-    >>> times(3.456)
-    '3.46x'
+    >>> times(3.456), times(0.00123)
+    ('3.46x', '0.00123x')
     """
-    return MISSING if value is None else f"{value:,.2f}x"
+    if value is None:
+        return MISSING
+    return f"{value:,.2f}x" if value >= 0.1 else f"{value:.3g}x"
 
 
 def margin(value: float | None) -> str:

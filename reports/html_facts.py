@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from autotune.db.records import Environment
 from autotune.reports.figures import mebibytes, milliseconds, moment, rate, times
+from autotune.reports.rates import NO_RATES
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Section, fastest, statuses
 from autotune.reports.tally import tally
@@ -40,6 +41,7 @@ def facts(section: Section) -> Pairs:
         "Versions": _versions(environment),
         "Measured": f"{moment(moments[0])} to {moment(moments[-1])}",
     }
+    found["Device's rates"] = NO_RATES
     if section.rate:
         matmul, copy = rate(section.rate.matmul_flops_per_s / 1e12), f"{section.rate.copy_bytes_per_s / 1e9:#.3g}"
         found["Device's rates"] = f"matrix product {matmul} TFLOP/s, copy {copy} GB/s, {section.rate.dtype}"

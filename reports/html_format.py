@@ -19,10 +19,9 @@ from autotune.reports.plots import memory_plot, share_plot, time_plot
 from autotune.reports.plots_pareto import pareto_plot
 from autotune.reports.plots_published import published_plot
 from autotune.reports.plots_search import search_plot
-from autotune.reports.sections import Section, nothing, sections
+from autotune.reports.sections import Section, nothing, sections, title_of
 from autotune.reports.source import Source
 
-TITLE = "Attention benchmark"
 TEMPLATES = Path(__file__).parent
 
 
@@ -52,7 +51,7 @@ def html(source: Source) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("page.html.j2").render(
-        title=source.suite.title if source.suite else TITLE,
+        title=title_of(source),
         generated=moment(source.generated),
         nothing=nothing(source),
         parts=parts,

@@ -89,7 +89,7 @@ def _matrix(
     section: Section, name: str, title: str, value: Callable[[Row], float | None], text: Callable[[float | None], str]
 ) -> Table:
     groups = {name: dict(section.by_length(name)) for name in section.implementations}
-    believed = {n: [e.row for g in groups.values() if (e := g.get(n)) and e.ranked_ms] for n in section.lengths}
+    believed = {n: [e.row for g in groups.values() if (e := g.get(n)) and e.ranked_ms] for n in section.grid}
     least = {n: min((f for row in rows if (f := value(row)) is not None), default=None) for n, rows in believed.items()}
 
     def cell(n: int, entry: Entry | None) -> Value:
@@ -100,9 +100,9 @@ def _matrix(
         figure = value(entry.row)
         return Value(text(figure), figure, "best" if figure == least[n] else "")
 
-    lines = [[Value(name), *(cell(n, group.get(n)) for n in section.lengths)] for name, group in groups.items()]
+    lines = [[Value(name), *(cell(n, group.get(n)) for n in section.grid)] for name, group in groups.items()]
     caption = "The fastest configuration of each implementation at each length; bold is the least of its column."
-    columns = ("implementation", *(f">{n:,}" for n in section.lengths))
+    columns = ("implementation", *(f">{n:,}" for n in section.grid))
     return Table(name=name, title=title, caption=caption, columns=columns, lines=lines)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from autotune.db.records import Environment, Rate
 from autotune.reports.figures import moment, rate
 from autotune.reports.markdown_text import bullets, code
+from autotune.reports.rates import NO_RATES
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Section, statuses
 from autotune.reports.setting import Setting
@@ -14,7 +15,7 @@ from autotune.reports.setting import Setting
 def configuration(section: Section) -> str:
     """Device, setting, versions, measured rates, commands, and how many measurements stand."""
     items = [*_device(section.environment), _setting(section.setting), _versions(section.environment)]
-    items += [_rates(section.rate)] if section.rate else []
+    items.append(_rates(section.rate) if section.rate else f"Measured rates: {NO_RATES}")
     return bullets([*items, _measurements(section), *_commands(section.entries)])
 
 

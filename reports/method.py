@@ -7,7 +7,7 @@ from autotune.reports.sections import Section
 COMPARABLE = {
     "Comparable rows": ("Figures compare only within one section: one device with one set of versions, one setting."),
     "Time": (
-        "Median of the repeats, taken after warm-up; min - max are the shortest and the longest repeat, spread is "
+        "Median of the repeats; min - max are the shortest and the longest repeat, spread is "
         "their distance relative to the median. The raw repeats are in the database."
     ),
 }
@@ -42,9 +42,10 @@ def terms(sections: Sequence[Section]) -> dict[str, str]:
     """By term what it means, and how many rows rest on a single repeat; words of the database in backticks."""
     repeats = [entry.row.repeats for section in sections for entry in section.entries if entry.row.repeats]
     once = (
-        "A call that takes longer than all the time it has for repeats is not warmed up: beside its time a first "
-        "call's overhead is nothing. It is repeated less, the slowest not at all, and neither is one that lost the "
-        f"search by its first repeat. {repeats.count(1):,} of the {len(repeats):,} timed rows rest on a single repeat, "
-        "and have no spread; the repeats column says so."
+        "A call is warmed up before it is repeated, but for one that takes longer than all the time it has for "
+        "repeats: its first call counts, for time and for memory, and what a first call adds is small beside it. It "
+        "is repeated less, the slowest not at all, and neither is one that lost the search by its first repeat. "
+        f"{repeats.count(1):,} of the {len(repeats):,} timed rows rest on a single repeat, and have no spread; the "
+        "repeats column says so."
     )
     return {**COMPARABLE, **({"Repeats": once} if 1 in repeats else {}), **OTHERS}

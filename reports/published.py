@@ -45,7 +45,7 @@ def _published(path: Path, line: int, row: dict[str, str | None]) -> Published:
     try:
         return Published(
             implementation=row["implementation"] or "",
-            seq_len=int(row["seq_len"] or ""),
+            seq_len=_length(row["seq_len"]),
             status=row["status"] or "",
             time_ms=_number(row["time_ms"]),
             peak_memory_mib=_number(row["peak_memory_mib"]),
@@ -55,5 +55,15 @@ def _published(path: Path, line: int, row: dict[str, str | None]) -> Published:
         raise PublishedError(f"{path}, line {line}: {error}; expected {', '.join(COLUMNS)}") from error
 
 
+def _length(text: str | None) -> int:
+    if (length := int(text or "")) < 1:
+        raise ValueError(f"seq_len is {length}, but must be at least 1")
+    return length
+
+
 def _number(text: str | None) -> float | None:
-    return float(text) if text else None
+    if not text:
+        return None
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError(f"a figure is {text}, but must be a number above 0")
+    return number

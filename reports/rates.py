@@ -5,6 +5,8 @@ from dataclasses import replace
 
 from autotune.db.records import Environment, Rate
 
+NO_RATES = "none, so that no row was held against the device's peak"
+
 
 def best_rates(rates: Iterable[Rate]) -> dict[tuple[Environment, str], Rate]:
     """For each environment and dtype the fastest matrix product and the fastest copy of all that were stored."""

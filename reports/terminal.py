@@ -8,6 +8,7 @@ from rich.text import Text
 
 from autotune.reports.figures import MISSING, mebibytes, milliseconds, times
 from autotune.reports.implementations import family
+from autotune.reports.rates import NO_RATES
 from autotune.reports.sections import Cell, Section, nothing, sections, statuses
 from autotune.reports.source import Source
 from autotune.reports.sparkline import BARS, GAP, sparkline
@@ -35,6 +36,8 @@ def _section(section: Section) -> Iterator[RenderableType]:
     low, high = min(fastest, default=1.0), max(fastest, default=1.0)
     yield table(IMPLEMENTATIONS, [_implementation(section, name, low, high) for name in section.implementations])
     yield Text(_legend(section, low, high) if fastest else "")
+    if section.rate is None:
+        yield Text(f"device's rates: {NO_RATES}\n")
     yield from _flagged(section)
 
 

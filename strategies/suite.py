@@ -18,12 +18,14 @@ class Implementation:
         definition: exactly what is computed and how, for the report.
         serves: whether a pattern is the function that the name promises.
         config: how it is computed, at the length of the problem.
+        refusal: why it cannot keep what its name promises for a problem; empty if it can.
     """
 
     name: str
     definition: str
     serves: Callable[[Pattern], bool]
     config: Callable[[Problem], Config]
+    refusal: Callable[[Problem], str] = lambda problem: ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

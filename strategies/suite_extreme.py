@@ -10,6 +10,7 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.suite import Implementation, Suite
 
 EXACT = "Exact_SDPA"
+FAST_BLOCK = {"cpu": 4096, "cuda": 65536}
 QUERY_BLOCK = 4096  # tokens of the output that are worked on at a time, where the workspace is bounded
 
 
@@ -40,8 +41,8 @@ def _production_row(chunks: int) -> Implementation:
         name=f"RingDilatedAttentionProduction_r{chunks}",
         definition=(
             f"The function of DilatedAttention; {QUERY_BLOCK:,} queries at a time, which visit keys and values in "
-            f"{chunks} chunk{'s' if chunks > 1 else ''}. Beside the output and its log-sum-exp, memory does not grow "
-            "with the length."
+            f"{chunks} chunk{'s' if chunks > 1 else ''}. Beside the output and its log-sum-exp, the memory of a "
+            "forward pass does not grow with the length."
         ),
         serves=_dilated,
         config=_ring(chunks, QUERY_BLOCK),
@@ -50,6 +51,12 @@ def _production_row(chunks: int) -> Implementation:
 
 def _local_window_row(sparsity: float) -> Implementation:
     window = LocalWindow(sparsity)
+
+    def refusal(problem: Problem) -> str:
+        if (density := window.density(problem)) <= 1 - sparsity:
+            return ""
+        return f"the diagonal blocks alone are {density:.0%} of all pairs at {problem.kv_len:,} tokens"
+
     return Implementation(
         name=f"BlockSparse_LocalWindow_{sparsity:g}",
         definition=(
@@ -58,6 +65,7 @@ def _local_window_row(sparsity: float) -> Implementation:
         ),
         serves=lambda pattern: pattern == window,
         config=lambda problem: Config.of("block_sparse", query_block=QUERY_BLOCK, compile="off"),
+        refusal=refusal,
     )
 
 
@@ -82,9 +90,12 @@ EXTREME = Suite(
         ),
         Implementation(
             name="ImprovedDilatedAttention",
-            definition="The function of DilatedAttention, in the fastest execution known for one device.",
+            definition=(
+                "The function of DilatedAttention, as fast as we know how on one device: some thousand queries are "
+                "finished before the next begin, so that partial results are merged before they leave the cache."
+            ),
             serves=_dilated,
-            config=lambda problem: Config.of("dilated", query_block=QUERY_BLOCK, compile="off"),
+            config=lambda problem: Config.of("dilated", query_block=FAST_BLOCK[problem.device], compile="off"),
         ),
         *(_ring_row(chunks) for chunks in (1, 4, 8, 16)),
         *(_production_row(chunks) for chunks in (1, 8, 16)),
