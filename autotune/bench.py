@@ -89,6 +89,8 @@ def bench(
     """
     target, limits = resolve_device(device), limits or Limits()
     cells = [cell for cell in workload.cells(target) if suite.of(cell.pattern)]
+    if not cells:
+        return []
     with open_run(suite, cells[0], limits, db, observer, command) as run:
         return run.measure(cells)
 

@@ -110,6 +110,4 @@ def _scaled(text: str, units: dict[str, int] | dict[str, float], name: str, exam
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if match is None or match[2].lower() not in units:
         raise UnitError(f"{name} is {text!r}, but must be a number and a unit, such as {example}")
-    if not float(match[1]):
-        raise UnitError(f"{name} is {text!r}, but must be above 0, such as {example}")
     return float(match[1]) * units[match[2].lower()]

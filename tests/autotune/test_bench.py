@@ -1,5 +1,6 @@
 """What a benchmark run does between measurements; a stand-in measures, the database is real."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -204,6 +205,27 @@ class TestRace:
             run(db, workload=replace(DENSE, lengths=(64,)))
         assert len(worker.contests) == 1
 
+    @pytest.mark.parametrize("stop_after", [1, 2])
+    def test_is_held_by_the_run_that_completes_a_length(self, db, worker, stop_after):
+        def interrupt(config, measurement):
+            if len(worker.asked) == stop_after:
+                raise KeyboardInterrupt
+
+        worker.races |= {0: 9.0, 64: 8.0}
+        workload = replace(DENSE, lengths=(64,))
+        with pytest.raises(KeyboardInterrupt):
+            run(db, workload=workload, observer=Recorder(after=interrupt))
+        assert worker.contests == []
+        (result,) = run(db, workload=workload)
+        assert len(worker.contests) == 1
+        assert result.measurement.time_ms == 8.0
+
+    def test_decides_what_an_observer_is_told_to_be_the_best(self, db, worker):
+        worker.races |= {0: 9.0, 64: 8.0}
+        recorder = Recorder()
+        run(db, workload=replace(DENSE, lengths=(64,)), observer=recorder)
+        assert recorder.events[-1] == ("decided", Config.of("correct", variant=64))
+
     def test_is_not_held_because_a_skip_was_stored_with_another_limit(self, db, worker):
         worker.races |= {0: 9.0, 64: 8.0}
         chosen, workload = suite(ALPHA, BETA, GAMMA), replace(WORKLOAD, lengths=(64,))
@@ -320,6 +342,44 @@ def test_what_an_implementation_cannot_do_is_a_row_with_the_reason(db, worker):
     assert len(worker.asked) == 2
 
 
+def test_what_would_break_the_promise_of_a_name_is_unsupported_even_if_forced(db):
+    chosen = suite(replace(ALPHA, refusal=lambda problem: "too short for it" if problem.kv_len < 100 else ""))
+    for force in (False, True):
+        run(db, chosen, DENSE, force=force)
+    assert statuses(db) == [(64, Status.UNSUPPORTED), (128, Status.OK)]
+    assert reasons(db) == ["too short for it"]
+
+
+class TestPeak:
+    """What is held against the device's fastest matrix product."""
+
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch, worker):
+        """At 64 tokens no call takes less than 1 s here, and at 128 none less than 4 s."""
+        rates = replace(RATES, matmul_flops_per_s=Dense().flops(DENSE.cells(torch.device("cpu"))[0].problem))
+        monkeypatch.setattr(worker, "rates", lambda self, task: rates)
+
+    def test_a_cell_that_takes_too_long_even_at_the_peak_is_skipped_before_anything_is_known_of_it(self, db, worker):
+        worker.answers["correct"] = growing(2000.0)
+        run(db, suite(ALPHA), replace(DENSE, lengths=(128,)), call_s=3.0)
+        assert statuses(db) == [(128, Status.SKIPPED)]
+        assert reasons(db) == ["predicted 4 s a call or more, at the device's matmul rate; the limit is 3 s"]
+
+    def test_a_measurement_above_the_peak_is_a_wrong_result_and_is_not_the_best(self, db, worker):
+        worker.answers["correct"] = lambda candidate: took(1.0 if candidate.config.integer("variant", 0) else 2000.0)
+        (result,) = run(db, suite(ALPHA, BETA), replace(DENSE, lengths=(64,)))
+        assert statuses(db) == [(64, Status.OK), (64, Status.WRONG_RESULT)]
+        assert "above the device's measured peak" in reasons(db)[0]
+        assert result.best == Config.of("correct", variant=0)
+
+    def test_times_above_the_peak_in_a_race_are_a_wrong_result(self, db, worker):
+        worker.answers["correct"] = took(2000.0)
+        worker.races |= {0: 1.0, 64: 3000.0}
+        (result,) = run(db, suite(ALPHA, BETA), replace(DENSE, lengths=(64,)))
+        assert [measurement.status for measurement in result.tried.values()] == [Status.WRONG_RESULT, Status.OK]
+        assert result.best == Config.of("correct", variant=64)
+
+
 class TestRates:
     """The device's rates are asked for once a run, where there is anything to hold against them."""
 
@@ -387,8 +447,9 @@ def test_patterns_that_the_suite_does_not_serve_are_left_out(db):
 
 def test_any_length_will_do(db, worker):
     results = run(db, EXTREME, Workload(lengths=(1000, 100_000)))
-    assert len(worker.asked) == len(records(db)) == 2 * 12
-    assert {record.measurement.status for record in records(db)} == {Status.OK}
+    statuses = Counter(record.measurement.status for record in records(db))
+    assert statuses == {Status.OK: 2 * 12 - 2, Status.UNSUPPORTED: 2}  # 1,000 tokens are too few for the windows
+    assert len(worker.asked) == statuses[Status.OK]
     assert [result.cell.problem.kv_len for result in results] == [1000] * 4 + [100_000] * 4
 
 

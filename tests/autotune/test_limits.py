@@ -152,6 +152,11 @@ def test_what_a_benchmark_measured_is_known(db, worker):
     assert len(worker.asked) == 2
 
 
+def test_the_rates_that_times_are_held_against_are_measured_once(db, worker):
+    list(find(db, longest=64))
+    assert len(worker.asked_for_rates) == 1
+
+
 def test_every_implementation_is_told_of_in_turn_and_those_of_other_patterns_are_left_out(db):
     assert [reach.name for reach in find(db, longest=64)] == ["Alpha", "Beta", "Gamma"]
     dense = replace(WORKLOAD, patterns=("dense",))

@@ -1,6 +1,5 @@
 """Figures published elsewhere: read with care, shown beside ours."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,9 +54,17 @@ def test_names_that_are_not_ours_are_not_listed(book):
     assert "DIVISIBILITY" not in text
 
 
-def test_figures_that_are_no_numbers_are_dashes(suite_source, tmp_path):
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("DilatedAttention,4096,ok,nan,1,", "line 2: a figure is nan, but must be a number above 0"),
+        ("DilatedAttention,4096,ok,1,inf,", "a figure is inf"),
+        ("DilatedAttention,4096,ok,-1,1,", "a figure is -1"),
+        ("DilatedAttention,0,ok,1,1,", "seq_len is 0, but must be at least 1"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused_with_their_line(row, message, tmp_path):
     path = tmp_path / "published.csv"
-    path.write_text(HEADER + "DilatedAttention,4096,ok,nan,inf,\nDilatedAttention,8192,ok,0,1,a|b\n")
-    text = markdown(replace(suite_source, published=read_published(path)))
-    assert "| `DilatedAttention` | 4,096 | ok | - | - | ok | 22.50 | 4.0 | 5.0e-04 | - |" in text
-    assert "| `DilatedAttention` | 8,192 | ok (a\\|b) | 0.0000 | 1.0 | ok | 25.00 | 8.0 | 5.0e-04 | - |" in text
+    path.write_text(f"{HEADER}{row}\n")
+    with pytest.raises(PublishedError, match=message):
+        read_published(path)

@@ -117,6 +117,20 @@ def test_a_window_is_as_sparse_as_named_and_one_block_more_on_each_side_would_be
     assert window.half_width(length) == naive.half_width(window.sparsity, window.block_size, length)
 
 
+@pytest.mark.parametrize(
+    ("name", "shortest"), [("BlockSparse_LocalWindow_0.9", 1280), ("BlockSparse_LocalWindow_0.95", 2560)]
+)
+def test_a_window_is_refused_where_its_diagonal_alone_is_denser_than_its_name(name, shortest):
+    for length in (shortest, shortest + 128, 100_000):
+        assert not ROWS[name].refusal(Problem.self_attention(length))
+    for length in (1, 1000, shortest - 1):
+        assert "the diagonal blocks alone are" in ROWS[name].refusal(Problem.self_attention(length))
+
+
+def test_no_length_is_too_short_for_the_other_rows():
+    assert not any(each.refusal(Problem.self_attention(1)) for name, each in ROWS.items() if name not in WINDOWS)
+
+
 def test_the_two_windows_are_two_functions():
     wide, narrow = WINDOWS.values()
     assert all(wide.half_width(length) > narrow.half_width(length) for length in LENGTHS)
