@@ -92,12 +92,14 @@ class Progress(Observer):
 
     def cell_finished(self, result: CellResult) -> None:
         """Print the winner."""
-        measurement = result.measurement
-        if result.best is None or measurement is None or measurement.time_ms is None:
-            self._console.print(Text("    nothing ran: see the reasons above, or `autotune report`", style="red"))
-            return
+        # One of several cells that were finished together is named.
         where = "" if result.cell == self._cell else f" of {result.cell.label}"
         self._cell = result.cell
+        measurement = result.measurement
+        if result.best is None or measurement is None or measurement.time_ms is None:
+            text = f"    best{where}: nothing ran; see the reasons above, or `autotune report`"
+            self._console.print(Text(text, style="red"), soft_wrap=True)
+            return
         best = f"    best{where}: {self._name(result.best)}, {format_ms(measurement.time_ms)}"
         self._console.print(Text(best, style="green"), soft_wrap=True)
 
