@@ -1,5 +1,6 @@
 """The command line. Only click is imported here, so that help is instant; each command loads what it needs."""
 
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def _one_line(error: click.UsageError) -> click.UsageError:
 @click.version_option(package_name="autotune-attention", prog_name="autotune")
 def main() -> None:
     """Measure every implementation of attention on your device once, then always run the fastest that fits."""
+    # Ctrl-C inside a query makes SQLAlchemy's pool print a traceback, though the query is rolled back as it should be.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
