@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 from contextlib import closing
@@ -16,6 +17,8 @@ from autotune.search import open_storage
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
     sys.path.append(HERE)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under a shell's `&`: children would not notice Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
