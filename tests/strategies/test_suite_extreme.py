@@ -173,7 +173,8 @@ def workspace_mib(name):
 @pytest.mark.parametrize("name", PRODUCTION)
 def test_the_workspace_of_a_production_row_does_not_grow_with_the_length(name):
     shorter, longer = workspace_mib(name)
-    assert longer < shorter + 1.0
+    # The heap's slack differs by 1 or 2 MiB from run to run; what grows with the length grows by the output's 16.
+    assert longer < shorter + 0.25 * (OUTPUT_MIB[1] - OUTPUT_MIB[0])
     assert longer < 0.25 * OUTPUT_MIB[1]
 
 
