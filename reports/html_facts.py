@@ -8,6 +8,7 @@ from autotune.reports.rates import NO_RATES
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Section, fastest, statuses
 from autotune.reports.tally import tally
+from autotune.reports.versions import versions
 
 Pairs = dict[str, str]
 
@@ -70,11 +71,4 @@ def _device(environment: Environment) -> Pairs:
 
 
 def _versions(environment: Environment) -> str:
-    versions = {
-        "Python": environment.python_version,
-        "torch": environment.torch_version,
-        "triton": environment.triton_version,
-        "CUDA": environment.cuda_version,
-        "driver": environment.driver,
-    }
-    return ", ".join(f"{name} {value}" for name, value in versions.items() if value) + f"; {environment.platform}"
+    return ", ".join(f"{name} {value}" for name, value in versions(environment).items() if value)

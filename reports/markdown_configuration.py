@@ -10,6 +10,7 @@ from autotune.reports.rates import NO_RATES
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Section, statuses
 from autotune.reports.setting import Setting
+from autotune.reports.versions import versions
 
 
 def configuration(section: Section) -> str:
@@ -44,15 +45,7 @@ def _setting(setting: Setting) -> str:
 
 
 def _versions(environment: Environment) -> str:
-    versions = {
-        "Python": environment.python_version,
-        "torch": environment.torch_version,
-        "triton": environment.triton_version,
-        "CUDA": environment.cuda_version,
-        "driver": environment.driver,
-        "platform": environment.platform,
-    }
-    return "Versions: " + ", ".join(f"{name} {value or 'none'}" for name, value in versions.items())
+    return "Versions: " + ", ".join(f"{name} {value or 'none'}" for name, value in versions(environment).items())
 
 
 def _rates(best: Rate) -> str:
