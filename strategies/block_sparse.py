@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
-from autotune.strategies.pattern_block_sparse import BlockSparse
+from autotune.strategies.pattern_blocks import BlockSparse
 from autotune.strategies.problem import Problem
 from autotune.strategies.tile_strategy import TileStrategy
 from autotune.strategies.tiles import Span, Tile
