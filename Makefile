@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: tune test slow check fix
+.PHONY: tune test slow check fix browser
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,7 +18,7 @@ tune: $(READY)  ## tune this machine's device for a few lengths, print and write
 test: $(READY)  ## everything that is quick
 	$(BIN)/pytest -m "not slow"
 
-slow: $(READY)  ## what `make test` leaves out
+slow: $(READY) browser  ## what `make test` leaves out
 	$(BIN)/pytest -m slow
 
 check: $(READY)  ## style, types, doctests
@@ -26,6 +26,12 @@ check: $(READY)  ## style, types, doctests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p autotune
 	$(BIN)/pytest --doctest-modules --ignore-glob='*/migrations/*' autotune
+
+browser:  ## the Chromium in which tests open the HTML report; where there is none they are skipped, and say so
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	( [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium ) || \
+	echo "No Chromium, and it could not be installed here; as root: apt-get install -y chromium"
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

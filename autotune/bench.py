@@ -20,6 +20,7 @@ from autotune.history import History
 from autotune.observer import CellResult, Observer
 from autotune.skip_rules import SkipRules
 from autotune.strategies.catalog import STRATEGIES, refusal
+from autotune.strategies.config import Config
 from autotune.strategies.problem import Problem
 from autotune.strategies.suite import Implementation, Suite
 from autotune.timing import wall_s
@@ -59,7 +60,7 @@ class Limits:
         if self.memory_bytes is not None:
             return self.memory_bytes
         inputs = cell.problem.output_bytes + cell.problem.kv_bytes
-        return int(MEMORY_SHARE * free_memory_bytes(cell.device)) - inputs
+        return max(0, int(MEMORY_SHARE * free_memory_bytes(cell.device)) - inputs)
 
 
 def bench(
@@ -129,19 +130,19 @@ class SuiteRun:
         self.forecast.learn(record for record in records if _same_setting(record.problem, cells))
         histories = [History.of(self.store, self.run_id, cell, self.environment, records) for cell in cells]
         missing = {history.cell: self._missing(history) for history in histories}
-        if any(missing.values()):
+        if any(self._foregone(cell, each) is None for cell, pending in missing.items() for each in pending):
             device, dtype = str(cells[0].device), cells[0].problem.dtype
             store_rates(self.store, self.worker, self.run_id, self.environment, device, dtype)
         numbers = count(1)
         for _, same in groupby(histories, key=lambda history: history.cell.problem):
-            side_by_side = list(same)
+            side_by_side, ran = list(same), False
             for history in side_by_side:
                 self.observer.cell_started(history.cell, next(numbers), len(cells), len(missing[history.cell]))
                 while pending := missing[history.cell]:
                     self.observer.time_left(self._time_left_s(missing))
-                    self._measure_one(history, pending.pop(0))
+                    ran |= self._measure_one(history, pending.pop(0))
                 self.observer.cell_finished(self._result(history))
-            if any(history.added for history in side_by_side):
+            if ran:
                 self._race(side_by_side)
         return [self._result(history) for history in histories]
 
@@ -193,41 +194,47 @@ class SuiteRun:
         implementations = self.suite.of(history.cell.pattern)
         return [each for each in implementations if each.config(history.cell.problem) not in done]
 
-    def _measure_one(self, history: History, implementation: Implementation) -> None:
-        cell, config = history.cell, implementation.config(history.cell.problem)
-        strategy = STRATEGIES[config.strategy]
+    def _measure_one(self, history: History, implementation: Implementation) -> bool:
+        """Store what comes of an implementation; whether it had to be run for that."""
+        config = implementation.config(history.cell.problem)
         self.observer.candidate_started(config)
-        if (reason := refusal(cell.problem, cell.pattern, config)) is not None:
-            measurement = Measurement(status=Status.UNSUPPORTED, reason=reason)
-        elif (skipped := self._rules(cell, implementation).verdict(strategy, config)) and not self.limits.force:
-            measurement = skipped
-        else:
-            candidate = history.candidate(strategy, config, timing_budget_s=TIMING_BUDGET_S)
-            measurement = history.predicted(strategy, config, self.worker.measure(candidate))
-        history.add(config, measurement)
+        foregone = self._foregone(history.cell, implementation)
+        history.add(config, foregone or self._run(history, config))
         self._note(history, implementation)
-        self.observer.candidate_finished(config, measurement)
+        self.observer.candidate_finished(config, history.tried[config])
+        return foregone is None
+
+    def _run(self, history: History, config: Config) -> Measurement:
+        strategy = STRATEGIES[config.strategy]
+        candidate = history.candidate(strategy, config, timing_budget_s=TIMING_BUDGET_S)
+        return history.predicted(strategy, config, self.worker.measure(candidate))
+
+    def _foregone(self, cell: Cell, implementation: Implementation) -> Measurement | None:
+        """What comes of an implementation without running it; None if it has to be run."""
+        config = implementation.config(cell.problem)
+        if (reason := refusal(cell.problem, cell.pattern, config)) is not None:
+            return Measurement(status=Status.UNSUPPORTED, reason=reason)
+        if self.limits.force:
+            return None
+        known = self.forecast.known.get(implementation.name)
+        rules = SkipRules(
+            cell, self.limits.memory_for(cell), self.limits.call_s, {} if known is None else {config: known}
+        )
+        return rules.verdict(STRATEGIES[config.strategy], config)
 
     def _note(self, history: History, implementation: Implementation) -> None:
         cell = history.cell
         measurement = history.tried[implementation.config(cell.problem)]
         self.forecast.note(implementation.name, Known(cell.problem, cell.pattern, measurement))
 
-    def _rules(self, cell: Cell, implementation: Implementation) -> SkipRules:
-        known = self.forecast.known.get(implementation.name)
-        config = implementation.config(cell.problem)
-        return SkipRules(
-            cell, self.limits.memory_for(cell), self.limits.call_s, {} if known is None else {config: known}
-        )
-
     def _time_left_s(self, missing: dict[Cell, list[Implementation]]) -> float | None:
-        """What the rest takes; None until something is known of every implementation."""
+        """What the rest takes; None until each implementation that has to be run has been timed."""
         total_s = 0.0
         for cell, implementations in missing.items():
             for each in implementations:
-                if (call_ms := self.forecast.predicted_ms(each.name, cell)) is None:
-                    return None
-                if call_ms <= self.limits.call_s * 1e3 or self.limits.force:
+                if self._foregone(cell, each) is None:
+                    if (call_ms := self.forecast.predicted_ms(each.name, cell)) is None:
+                        return None
                     total_s += wall_s(call_ms, TIMING_BUDGET_S)
         return total_s
 

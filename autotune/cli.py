@@ -107,6 +107,7 @@ def _suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--suite", type=click.Choice(SUITE_NAMES), default=SUITE_NAMES[0], show_default=True),
+            click.option("--implementation", "implementations", multiple=True, help="Repeatable; default all."),
             click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present."),
             click.option("--memory-limit", help="Peak memory above the inputs, as in 8GiB; by default what there is."),
         )
@@ -131,7 +132,6 @@ def bench(db: str | None, **options: Any) -> None:
 
 @main.command()
 @_suite_options
-@click.option("--implementation", "implementations", multiple=True, help="Repeatable; default all.")
 @click.option("--shortest", default="4k", show_default=True, help="Length to begin with.")
 @click.option("--longest", default="16m", show_default=True, help="Length to end with.")
 @_shape_options

@@ -28,6 +28,7 @@ def run_bench(
     db: str | None,
     command: str,
     suite: str,
+    implementations: tuple[str, ...],
     device: str | None,
     lengths: str,
     time_limit: str,
@@ -36,7 +37,7 @@ def run_bench(
     **shapes: Any,
 ) -> None:
     """Measure the suite, print its table, and say where everything is."""
-    chosen, database, console = SUITES[suite], db or default_database(), Console()
+    chosen, database, console = SUITES[suite].only(implementations), db or default_database(), Console()
     work = workload(lengths=lengths, patterns=DEFAULT_PATTERNS, sparsity="0.9,0.95", **shapes)
     try:
         with Progress(console, chosen.name_of) as progress:

@@ -50,7 +50,7 @@ def find_limits(
     lengths, is not run; every length that is reported as reached has been run, and checked.
 
     Args:
-        suite: the implementations.
+        suite: the implementations; those of functions that are not among the workload's patterns are left out.
         workload: shapes and patterns; its lengths do not matter.
         device: ``cpu``, ``cuda`` or ``cuda:INDEX``; the best one present if None.
         limits: of memory and time.
@@ -64,9 +64,11 @@ def find_limits(
     Raises:
         AutotuneError: an argument is out of range, or the database cannot be used.
     """
-    target, chosen = resolve_device(device), _choose(suite, names)
+    target, named = resolve_device(device), suite.only(names).implementations
     if not 1 <= shortest <= longest:
         raise ConfigError(f"the shortest length is {shortest:,}, but must be from 1 to the longest, {longest:,}")
+    patterns = [cell.pattern for cell in replace(workload, lengths=(shortest,)).cells(target)]
+    chosen = [each for each in named if any(map(each.serves, patterns))]
     with open_run(suite, target, limits or Limits(), db, observer, command) as run:
         for number, implementation in enumerate(chosen, start=1):
             ladder = _Ladder(run, workload, target, implementation, place=(number, len(chosen)))
@@ -142,11 +144,3 @@ def _excess(measurement: Measurement, limits: Limits, cell: Cell) -> str:
     if peak > (limit := limits.memory_for(cell)):
         return f"takes {format_bytes(peak)}; the limit is {format_bytes(limit)}"
     return ""
-
-
-def _choose(suite: Suite, names: Sequence[str]) -> list[Implementation]:
-    known = [each.name for each in suite.implementations]
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"implementation is {name!r}, but must be one of {', '.join(known)}")
-    return [each for each in suite.implementations if not names or each.name in names]

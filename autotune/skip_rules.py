@@ -10,7 +10,7 @@ from autotune.forecast import Known
 from autotune.strategies.config import Config
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.strategy import Strategy
-from autotune.units import format_bytes
+from autotune.units import format_bytes, format_ms
 
 MONOTONE = (Status.OOM, Status.TIMEOUT)  # what failed like this at a length fails at every longer one
 CALLS = 3  # what a candidate needs at least: the gate's, the one whose memory is watched, one repeat
@@ -78,8 +78,9 @@ class SkipRules:
         predicted_ms = known.predicted_ms(self.cell)
         if time_ms is None or predicted_ms is None:
             return None
-        if (predicted_s := predicted_ms / 1e3) > self.call_limit_s:
-            return f"predicted {predicted_s:.3g} s a call, from length {length:,}; the limit is {self.call_limit_s:g} s"
+        if predicted_ms > (limit_ms := self.call_limit_s * 1e3):
+            predicted, limit = format_ms(predicted_ms), format_ms(limit_ms)
+            return f"predicted {predicted} a call, from length {length:,}; the limit is {limit}"
         best_ms = self._best_ms(length)
         if config not in self.defaults and time_ms > best_ms * self.skip_factor:
             return f"{time_ms / best_ms:.1f} times slower than the best at length {length:,}"

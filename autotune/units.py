@@ -90,10 +90,13 @@ def format_bytes(size: float) -> str:
 def format_ms(milliseconds: float) -> str:
     """A duration for people, to three figures.
 
-    >>> format_ms(0.01234), format_ms(12.345), format_ms(65432.1)
-    ('0.0123 ms', '12.3 ms', '65.4 s')
+    >>> format_ms(0.01234), format_ms(12.345), format_ms(65432.1), format_ms(1283456)
+    ('0.0123 ms', '12.3 ms', '65.4 s', '1,283 s')
     """
-    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1e3:.3g} s"
+    if milliseconds < 999.5:
+        return f"{milliseconds:.3g} ms"
+    seconds = milliseconds / 1e3
+    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:,.0f} s"
 
 
 def _tokens(text: str) -> int:

@@ -12,8 +12,9 @@ from autotune.reports.definitions import CAUSAL, definitions, functions
 from autotune.reports.figures import moment
 from autotune.reports.html_facts import commands, facts, headlines
 from autotune.reports.html_tables import Table, all_rows, beside, chosen, memory_matrix, time_matrix
-from autotune.reports.markdown_method import method
-from autotune.reports.plot_style import Look, Plot, looks
+from autotune.reports.looks import Look, looks
+from autotune.reports.method import terms
+from autotune.reports.plot_style import Plot
 from autotune.reports.plots import memory_plot, share_plot, time_plot
 from autotune.reports.plots_pareto import pareto_plot
 from autotune.reports.plots_published import published_plot
@@ -58,7 +59,7 @@ def html(source: Source) -> str:
         definitions=definitions(source.suite, found) if source.suite else [],
         functions=functions(found),
         causal=CAUSAL,
-        method=_method(found) if found else {},
+        terms=terms(found),
         figures=_figures(parts),
         plotly=get_plotlyjs() if found else "",
     )
@@ -98,9 +99,3 @@ def _figures(parts: Sequence[Part]) -> dict[str, list[Any]]:
         for part in parts
         for plot in part.plots
     }
-
-
-def _method(found: Sequence[Section]) -> dict[str, str]:
-    """How the figures came about, by term; the text is shared with the Markdown report."""
-    terms = (line.removeprefix("- **").split("**") for line in method(found).splitlines() if line.startswith("- **"))
-    return {term.removesuffix("."): text.strip().replace("`", "") for term, text in terms}

@@ -10,13 +10,13 @@ from autotune.reports.published import Published
 from autotune.reports.rows import Entry, Row
 from autotune.reports.sections import NOT_RUN, Cell, Section
 
-ROWS = ("implementation", ">length", "function", ">density", "status", ">median ms", ">min - max (spread)")
-ROWS += (">repeats", ">peak MiB", ">rel error", ">TFLOP/s", ">of matmul rate", ">over dense", "configuration")
-ROWS += ("flag or reason",)
-CHOSEN = ("function", ">length", "chosen configuration", ">median ms", ">peak MiB", ">margin over runner-up")
-CHOSEN += (">candidates tried", ">over dense")
-PUBLISHED = ("implementation", ">length", "published", ">published ms", ">published MiB", "ours", ">our ms")
-PUBLISHED += (">our MiB", ">our rel error", ">published ms / our ms")
+ROWS = ["implementation", ">length", "function", ">density", "status", ">median ms", ">min - max (spread)"]
+ROWS += [">repeats", ">peak MiB", ">rel error", ">TFLOP/s", ">of matmul rate", ">over dense", "configuration"]
+ROWS += ["flag or reason"]
+CHOSEN = ["function", ">length", "chosen configuration", ">median ms", ">peak MiB", ">margin over runner-up"]
+CHOSEN += [">candidates tried", ">over dense"]
+PUBLISHED = ["implementation", ">length", "published", ">published ms", ">published MiB", "ours", ">our ms"]
+PUBLISHED += [">our MiB", ">our rel error", ">published ms / our ms"]
 
 
 @dataclass(frozen=True, slots=True)

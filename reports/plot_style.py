@@ -1,4 +1,4 @@
-"""How plots look: one look for each implementation, the same in every plot, and axes that fit a light or dark page.
+"""Axes and figures that fit a light or a dark page.
 
 Colours are named as the page's style sheet names them, so that a figure takes either theme. All text is plain: the
 page escapes it, and makes its line breaks.
@@ -11,16 +11,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from autotune.reports.sections import Section
-from autotune.strategies.pattern import Dense
-
 INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 ALERT, SURFACE = "var(--alert)", "var(--surface)"
-COLOURS = tuple(f"var(--line-{number})" for number in range(1, 7))
-DASHES = ("solid", "dash", "longdashdot")
-SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon", "triangle-left")
-SYMBOLS += ("triangle-right", "bowtie", "hourglass")
-FLAGGED = "x-open"
+CLEAR, FONT = "rgba(0,0,0,0)", "system-ui, sans-serif"
+HEADING = {"x": 0, "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 8}, "font": {"size": 13}}
 
 Layout = dict[str, Any]
 Traces = Sequence[go.Scatter]
@@ -43,71 +37,18 @@ class Plot:
     figures: dict[str, go.Figure]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """How one implementation is drawn."""
-
-    colour: str
-    symbol: str
-    dash: str = "solid"
-    width: float = 2
-
-    @property
-    def line(self) -> Layout:
-        """Of the line through its points."""
-        return {"color": self.colour, "dash": self.dash, "width": self.width}
-
-    @property
-    def marker(self) -> Layout:
-        """Of a point."""
-        return {"color": self.colour, "symbol": self.symbol, "size": 8}
-
-    @property
-    def hollow(self) -> Layout:
-        """Of a point that is there, but not among the best."""
-        return self.marker | {"symbol": f"{self.symbol}-open", "line": {"color": self.colour, "width": 1.5}}
-
-    @property
-    def flagged(self) -> Layout:
-        """Of a point that is not believed."""
-        return self.marker | {"symbol": FLAGGED, "size": 10, "line": {"width": 1.5}}
-
-
-def looks(sections: Iterable[Section], others: Iterable[str] = ()) -> dict[str, Look]:
-    """The look of every implementation, by name: exact attention heavy, the first such in the colour of the text.
-
-    No two of the first 66 share colour and symbol.
-
-    Args:
-        sections: whose implementations are drawn.
-        others: names from elsewhere that are drawn beside them.
-    """
-    groups = [group for section in sections for group in section.implementations.items()]
-    exact = {name for name, entries in groups if any(isinstance(entry.record.pattern, Dense) for entry in entries)}
-    names = dict.fromkeys([*(name for name, _ in groups), *others])
-    baseline = next((name for name in names if name in exact), None)
-    found = {} if baseline is None else {baseline: Look(colour=INK, symbol="circle", width=4)}
-    for number, name in enumerate(name for name in names if name != baseline):
-        found[name] = Look(
-            colour=COLOURS[number % len(COLOURS)],
-            symbol=SYMBOLS[number % len(SYMBOLS)],
-            dash=DASHES[number // len(COLOURS) % len(DASHES)],
-            width=4 if name in exact else 2,
-        )
-    return found
-
-
 def figure(traces: Traces, x: Layout, y: Layout, **layout: Any) -> go.Figure:
     """The traces in one pair of axes, what goes up named above it; the legend hides and shows."""
     found = go.Figure(list(traces))
     found.update_layout(
         template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        title=y["title"] | {"x": 0, "xref": "container", "y": 1, "yanchor": "top", "font": {"size": 14}, "pad": {"t": 8}},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"color": INK, "family": FONT, "size": 13},
+        title=y["title"] | HEADING,
         legend={"tracegroupgap": 0, "itemsizing": "trace"},
-        hoverlabel={"bgcolor": SURFACE, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
+        hoverlabel={"bgcolor": SURFACE, "bordercolor": MUTED, "font": {"color": INK, "family": FONT}, "align": "left"},
+        modebar={"bgcolor": CLEAR, "color": MUTED, "activecolor": INK},
         margin={"l": 56, "r": 16, "t": 40, "b": 56},
         xaxis=x,
         yaxis=y | {"title": None},
@@ -119,7 +60,7 @@ def figure(traces: Traces, x: Layout, y: Layout, **layout: Any) -> go.Figure:
 def axis(title: str, **options: Any) -> Layout:
     """A linear axis."""
     line = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": MUTED, "tickcolor": MUTED}
-    return {"title": {"text": title}, "automargin": True, "ticks": "outside", **line, **options}
+    return {"title": {"text": title, "font": {"size": 13}}, "automargin": True, "ticks": "outside", **line, **options}
 
 
 def log_axis(title: str, values: Iterable[float | None], **options: Any) -> Layout:

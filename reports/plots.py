@@ -2,12 +2,14 @@
 
 import textwrap
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import plotly.graph_objects as go
 
 from autotune.reports.figures import mebibytes, milliseconds, percent, spread
 from autotune.reports.implementations import family
-from autotune.reports.plot_style import ALERT, MUTED, Layout, Look, Plot, axis, figure, length_axis, log_axis
+from autotune.reports.looks import Look
+from autotune.reports.plot_style import ALERT, MUTED, Layout, Plot, axis, figure, length_axis, log_axis
 from autotune.reports.rows import Entry, Row
 from autotune.reports.sections import Section
 
@@ -15,48 +17,55 @@ Value = Callable[[Row], float | None]
 FLOOR_DASHES = ("dot", "dashdot", "2px,6px", "8px,3px,2px,3px,2px,3px")
 
 
-def time_plot(section: Section, looks: dict[str, Look]) -> Plot:
-    """Median time, shortest and longest repeat, and what the function alone would take at the matmul rate."""
-    floors = _time_floors(section)
+def time_plot(section: Section, looks: dict[str, Look]) -> Plot | None:
+    """Median time, shortest and longest repeat, and the device's floor; None where nothing was timed."""
+    series, floors = _series(section, looks, _time, _bars), _time_floors(section)
+    if not series:
+        return None
     below = "; thin grey: the device's floor, the function's operations at the measured matmul rate" if floors else ""
     return Plot(
         name="time",
         title="Time against length",
-        caption=f"Median time of the fastest configuration, bars from the shortest to the longest repeat, both axes "
+        caption="Median time of the fastest configuration, bars from the shortest to the longest repeat, both axes "
         f"logarithmic: lower is faster, and the heavy line is exact attention{below}.",
-        figures={"": _against_length(section, [*_series(section, looks, _time, _bars), *floors], "median time (ms)")},
+        figures={"": against_length([*series, *floors], "median time (ms)")},
     )
 
 
-def memory_plot(section: Section, looks: dict[str, Look]) -> Plot:
-    """Peak memory above the inputs, and the output's own size."""
+def memory_plot(section: Section, looks: dict[str, Look]) -> Plot | None:
+    """Peak memory above the inputs, and the output's own size; None where no memory was measured."""
+    series = _series(section, looks, _memory)
+    if not series:
+        return None
     return Plot(
         name="memory",
         title="Memory against length",
         caption="Peak memory above the inputs of the same configurations, both axes logarithmic: lower is leaner; "
         "thin grey: the floor, the bytes of the output itself.",
-        figures={
-            "": _against_length(
-                section, [*_series(section, looks, _memory), _memory_floor(section)], "peak memory above inputs (MiB)"
-            )
-        },
+        figures={"": against_length([*series, _memory_floor(section)], "peak memory above inputs (MiB)")},
     )
 
 
 def share_plot(section: Section, looks: dict[str, Look]) -> Plot | None:
-    """Achieved operations a second, relative to the device's matrix product; None where that was not measured."""
-    if section.rate is None:
+    """Achieved operations a second, relative to the device's matrix product; None where either was not measured."""
+    series = _series(section, looks, lambda row: row.matmul_share)
+    if not series:
         return None
     peak = _line(section.lengths, [1.0] * len(section.lengths), "matmul rate", {"color": ALERT, "dash": "dot"})
     y = axis("share of matmul rate", tickformat=".0%", rangemode="tozero")
-    traces = [*_series(section, looks, lambda row: row.matmul_share), peak]
     return Plot(
         name="share",
         title="Share of the device's matmul rate",
         caption="Operations of the function a second, as a share of the fastest large matrix product measured here: "
         "higher uses the device better, and nothing honest passes the dotted line at 100 %.",
-        figures={"": figure(traces, length_axis(section.lengths), y)},
+        figures={"": figure([*series, peak], length_axis(section.lengths), y)},
     )
+
+
+def against_length(traces: Sequence[go.Scatter], name: str) -> go.Figure:
+    """A figure whose both axes are logarithmic, the lengths marked across."""
+    x, y = (list(chain.from_iterable(trace[axis] for trace in traces)) for axis in "xy")
+    return figure(traces, length_axis(sorted(set(x))), log_axis(name, y))
 
 
 def points(entries: Sequence[Entry], x: Sequence[float], y: Sequence[float | None], look: Look) -> go.Scatter:
@@ -124,11 +133,10 @@ def _memory_floor(section: Section) -> go.Scatter:
 
 
 def _line(x: Sequence[float], y: Sequence[float], name: str, line: Layout) -> go.Scatter:
-    return go.Scatter(x=x, y=y, name=name, mode="lines", line={"color": MUTED, "width": 1.5, **line}, hoverinfo="name")
-
-
-def _against_length(section: Section, traces: Sequence[go.Scatter], y: str) -> go.Figure:
-    return figure(traces, length_axis(section.lengths), log_axis(y, (each for trace in traces for each in trace.y)))
+    style = {"color": MUTED, "width": 1.5, **line}
+    marker = {"color": style["color"], "symbol": "line-ew-open", "size": 12}
+    mode = "lines" if len(x) > 1 else "markers"
+    return go.Scatter(x=x, y=y, name=name, mode=mode, line=style, marker=marker, hoverinfo="name")
 
 
 def _lengths(entries: Sequence[Entry]) -> list[int]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
-from autotune.reports.plot_style import INK, Look, Plot, figure, log_axis
+from autotune.reports.looks import Look
+from autotune.reports.plot_style import INK, Plot, figure, log_axis
 from autotune.reports.plots import points
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Section

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from autotune.reports.figures import finite, mebibytes, milliseconds
-from autotune.reports.plot_style import Look, Plot, figure, length_axis, log_axis
-from autotune.reports.plots import points
+from autotune.reports.looks import Look
+from autotune.reports.plot_style import Plot
+from autotune.reports.plots import against_length, points
 from autotune.reports.published import Published
 from autotune.reports.sections import Section
 
@@ -16,17 +17,16 @@ def published_plot(section: Section, published: Sequence[Published], looks: dict
     timed = [each for each in published if finite(each.time_ms)]
     if not timed:
         return None
-    traces = []
-    for name in dict.fromkeys(each.implementation for each in published):
-        traces += _ours(section, name, looks[name])
-        traces += _theirs([each for each in timed if each.implementation == name], looks[name])
-    lengths = sorted({*section.lengths, *(each.seq_len for each in timed)})
+    names = dict.fromkeys(each.implementation for each in published)
+    ours = {name: _ours(section, name, looks[name]) for name in names}
+    theirs = {name: _theirs([each for each in timed if each.implementation == name], looks[name]) for name in names}
+    missing = "" if any(ours.values()) else "; none of these names is ours here, the report of a suite has them"
     return Plot(
         name="published",
         title="Published figures beside ours",
         caption="Median time against length, both axes logarithmic: solid with filled points is ours, dotted with "
-        "hollow points is what was published, which is from another device and was verified by nobody here.",
-        figures={"": figure(traces, length_axis(lengths), log_axis("time (ms)", (each for trace in traces for each in trace.y)))},
+        f"hollow points is what was published, which is from another device and was verified by nobody here{missing}.",
+        figures={"": against_length([trace for name in names for trace in ours[name] + theirs[name]], "time (ms)")},
     )
 
 

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 
 from autotune.db.records import Choice, Status
 from autotune.reports.implementations import family
-from autotune.reports.plot_style import ALERT, INK, Layout, Look, Plot, axis, figure, log_axis
-from autotune.reports.plots import points
+from autotune.reports.looks import Look
+from autotune.reports.plot_style import ALERT, INK, Layout, Plot, axis, figure, log_axis
+from autotune.reports.plots import hover, points
 from autotune.reports.rows import Entry, entries
 from autotune.reports.sections import Cell, Section
 from autotune.reports.source import Source
@@ -79,6 +80,6 @@ def _failures(own: Sequence[tuple[int, Entry]], look: Look) -> list[go.Scatter]:
     if not own:
         return []
     numbers, tried = zip(*own, strict=True)
+    text = [f"{entry.status_text}\n{hover(entry)}" for entry in tried]
     trace = points(tried, numbers, [1] * len(own), look)
-    trace.update(marker=look.flagged, showlegend=False, yaxis="y2")
-    return [trace.update(hovertext=[f"{entry.status_text}\n{text}" for entry, text in zip(tried, trace.hovertext)])]
+    return [trace.update(marker=look.flagged, hovertext=text, showlegend=False, yaxis="y2")]

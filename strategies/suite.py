@@ -1,9 +1,10 @@
 """Named implementations: a function and one configuration of it, under a name that a benchmark publishes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from autotune.strategies.config import Config
+from autotune.strategies.errors import ConfigError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 
@@ -32,6 +33,18 @@ class Suite:
     name: str
     title: str
     implementations: tuple[Implementation, ...]
+
+    def only(self, names: Collection[str]) -> "Suite":
+        """The suite with the implementations named; with all of them if none is.
+
+        Raises:
+            ConfigError: a name is unknown.
+        """
+        known = [each.name for each in self.implementations]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(f"implementation is {unknown[0]!r}, but must be one of {', '.join(known)}")
+        chosen = tuple(each for each in self.implementations if not names or each.name in names)
+        return replace(self, implementations=chosen)
 
     def of(self, pattern: Pattern) -> tuple[Implementation, ...]:
         """The implementations that compute this function."""

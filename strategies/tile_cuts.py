@@ -60,17 +60,17 @@ def _inside(span: Span, start: int, stop: int) -> tuple[int, int]:
 def _cut_keys(tile: Tile, start: int, stop: int) -> Iterator[Tile]:
     """The part of a tile with a single repeat whose keys lie in ``start .. stop - 1``."""
     first, last = _inside(tile.key, start, stop)
+    if tile.causal:
+        last = min(last, tile.query.length)  # nobody sees the keys after those
     if first >= last:
         return
     piece = replace(tile, key=tile.key.part(first, last), fresh=tile.fresh and first == 0)
     if not tile.causal:
         yield piece
         return
-    rows = tile.query.length
-    if first < rows:  # the triangle on the diagonal
-        yield replace(piece, query=tile.query.part(first, min(last, rows)))
-    if last < rows:  # later queries see the whole piece
-        yield replace(piece, query=tile.query.part(last, rows), causal=False)
+    yield replace(piece, query=tile.query.part(first, last))  # the triangle on the diagonal
+    if last < tile.query.length:  # later queries see the whole piece
+        yield replace(piece, query=tile.query.part(last, tile.query.length), causal=False)
 
 
 def _cut_queries(tile: Tile, start: int, stop: int) -> Iterator[Tile]:

@@ -1,17 +1,23 @@
 """A worker that answers at once, so that the coordinator's own logic is what a test exercises."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Race, Times
 from autotune.db.records import Measurement, Status
 from autotune.observer import Observer
+from autotune.rates import Rates, RateTask
+
+RATES = Rates(matmul_flops_per_s=2e11, copy_bytes_per_s=1e10)
 
 
 class StandIn:
     """Answers what the strategy's name says; counts what it was asked."""
 
     asked: ClassVar[list[Candidate]] = []
-    answers: ClassVar[dict[str, Measurement]] = {}
+    asked_for_rates: ClassVar[list[RateTask]] = []
+    answers: ClassVar[dict[str, Measurement | Callable[[Candidate], Measurement]]] = {}
+    contests: ClassVar[list[Race]] = []
     races: ClassVar[dict[int, float]] = {}  # variant of the correct strategy to milliseconds; none run if empty
 
     def __init__(self, deadlines=None):
@@ -26,9 +32,15 @@ class StandIn:
     def measure(self, candidate: Candidate) -> Measurement:
         self.asked.append(candidate)
         plain = Measurement(status=Status.OK, times_ms=(1.0 + len(self.asked),), peak_memory_bytes=10, rel_error=0.0)
-        return self.answers.get(candidate.config.strategy, plain)
+        answer = self.answers.get(candidate.config.strategy, plain)
+        return answer(candidate) if callable(answer) else answer
 
-    def race(self, contest):
+    def rates(self, task: RateTask) -> Rates:
+        self.asked_for_rates.append(task)
+        return RATES
+
+    def race(self, contest: Race) -> Times:
+        self.contests.append(contest)
         return [
             (self.races[candidate.config.integer("variant", 0)],) * 2 for candidate in contest.candidates if self.races
         ]
