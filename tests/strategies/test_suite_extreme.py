@@ -136,20 +136,20 @@ from autotune.strategies.suite_extreme import EXTREME
 
 torch.set_num_threads(1)
 rows = {each.name: each for each in EXTREME.implementations}
-for length in (65536, 131072):
-    problem = Problem.self_attention(length, heads=4, head_dim=16)
-    inputs = [torch.randn(1, 4, length, 16) for _ in range(3)]
+for length in (16384, 65536):
+    problem = Problem.self_attention(length, heads=4, head_dim=32)
+    inputs = [torch.randn(1, 4, length, 32) for _ in range(3)]
     config = rows[sys.argv[1]].config(problem)
     attend = STRATEGIES[config.strategy].build(problem, Dilated.longnet(length), config)
     attend(*inputs)
     _, peak = watch_memory(lambda: attend(*inputs), torch.device("cpu"))
     print((peak - problem.output_bytes - 4 * problem.heads * length) / (1 << 20))
 """
-OUTPUT_MIB = 16, 32
+OUTPUT_MIB = [length * 4 * 32 * 4 / (1 << 20) for length in (16384, 65536)]
 
 
 def workspace_mib(name):
-    """Memory beside the output and its log-sum-exp at 65,536 and at 131,072 tokens, in a process of its own."""
+    """Memory beside the output and its log-sum-exp at 16,384 and at 65,536 tokens, in a process of its own."""
     done = subprocess.run([sys.executable, "-c", WORKSPACE, name], capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
 
