@@ -67,8 +67,7 @@ class BlockTiler:
 
     def _in_step(self, runs: Runs, least: int = BLOCKS_WORTH_A_CALL) -> tuple[list[Tile], Runs]:
         """Runs that move on by a block with every row, as one tile with repeats each; and the runs that are left."""
-        short = self._tokens(self.blocks - 1, self.blocks) < self.size  # the last block, as a row or as a key
-        apart = short & ((runs.row == self.blocks - 1) | (runs.stop == self.blocks))
+        apart = self._short(runs.row) | self._short(runs.stop - 1)
         order, first, rows = self._groups(runs, runs.row, apart=apart)
         width = (runs.stop - runs.start)[first]
         alone = np.logical_and.reduceat(runs.alone[order], np.cumsum(rows) - rows) if len(rows) else runs.alone
@@ -93,14 +92,14 @@ class BlockTiler:
     def _gathered(self, runs: Runs) -> Iterator[Tile]:
         """Rows that have as many single blocks left, as one tile each; a short last block is a piece of its own."""
         run, column = expand(runs.start, runs.stop)
-        row, last = runs.row[run], column == self.blocks - 1
-        for part in (~last, last):
+        row, short = runs.row[run], self._short(column)
+        for part in (~short, short):
             yield from self._rows_of_blocks(row[part], column[part])
 
     def _rows_of_blocks(self, row: Numbers, column: Numbers) -> Iterator[Tile]:
         """Tiles for (row, column) of blocks of one length, row by row."""
         rows, first, counts = np.unique(row, return_index=True, return_counts=True)
-        kinds = counts * 4 + self.written[rows] * 2 + (rows == self.blocks - 1)
+        kinds = counts * 4 + self.written[rows] * 2 + self._short(rows)
         for kind in np.unique(kinds):
             some, count = kinds == kind, int(kind) // 4
             columns = column[first[some][:, None] + np.arange(count)]
@@ -118,6 +117,11 @@ class BlockTiler:
         fresh = not self.written[row:stop].any()
         self.written[row:stop] = True
         return Tile(self._heads, query, key, fresh=fresh)
+
+    def _short(self, block: Numbers) -> npt.NDArray[np.bool_]:
+        """Whether a block is the last one and shorter than the others."""
+        shorter: npt.NDArray[np.bool_] = (block + 1) * self.size > self.problem.kv_len
+        return shorter
 
     def _tokens(self, start: int, stop: int) -> int:
         """Tokens in the blocks ``start .. stop - 1``."""
