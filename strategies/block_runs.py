@@ -51,6 +51,20 @@ class BlockRuns:
         rows = np.repeat(np.arange(first, stop), np.diff(self.pointer[first : stop + 1]))
         return rows, self.starts[where].astype(np.int64), self.stops[where].astype(np.int64)
 
+    def seen(self, rows: Numbers) -> npt.NDArray[np.bool_]:
+        """Which key blocks some query blocks see, shape (rows, blocks)."""
+        edges = np.zeros((len(rows), self.blocks + 1), np.int8)
+        for edge, row in zip(edges, rows, strict=True):
+            part = slice(self.pointer[row], self.pointer[row + 1])
+            edge[self.starts[part]] = 1
+            edge[self.stops[part]] = -1
+        return np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].view(np.bool_)
+
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """`seen` of all query blocks, eight key blocks in a byte: 8 MiB for 8,192 blocks."""
+        parts = np.array_split(np.arange(self.blocks), -(-self.blocks // 256))
+        return np.concatenate([np.packbits(self.seen(part), axis=1, bitorder="little") for part in parts])
+
     def columns(self, block: int) -> Numbers:
         """Every key block of one query block, in order."""
         return expand(*self.part(block, block + 1)[1:])[1]

@@ -49,37 +49,26 @@ class BlockSparse(Pattern):
     def multiplicity(
         self, problem: Problem, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
-        """Once, where the key's block is in a run of the query's."""
+        """Once, where the key's block is seen by the query's."""
         with query.device:
             count = self.counter(problem)
         return count(head, query, key)
 
     def counter(self, problem: Problem) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        """See `Pattern`: a bisection over the runs, whose tables are on the default device."""
-        size, layout = self.block_length, self.layout(problem.kv_len)
-        row, start, stop = layout.part(0, layout.blocks)
-        starts, stops = (torch.as_tensor(row * layout.blocks + block) for block in (start, stop))
-        steps = [1 << bit for bit in reversed(range((len(row) - 1).bit_length()))]
+        """See `Pattern`: a look-up in a table of bits for blocks, on the default device."""
+        size, bits = self.block_length, self.layout(problem.kv_len).bits()
+        width, table = bits.shape[1], torch.as_tensor(bits.ravel())
 
         def count(head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-            block = query // size * layout.blocks + key // size
-            last = block * 0  # the last run that starts at or before the block
-            for step in steps:
-                probe = (last + step).clamp(max=len(row) - 1)
-                last = torch.where(starts[probe] <= block, probe, last)
-            return ((starts[last] <= block) & (block < stops[last]) & (head >= 0)).to(torch.int32)
+            block = key // size + head * 0
+            return table[query // size * width + block // 8].to(torch.int32) >> (block % 8).to(torch.int32) & 1
 
         return count
 
     def mask_rows(self, problem: Problem, head: int, queries: torch.Tensor) -> torch.Tensor:
         """See `Pattern`: from the runs of just these rows."""
-        layout, blocks = self.layout(problem.kv_len), (queries // self.block_length).cpu().numpy()
-        edges = np.zeros((len(blocks), layout.blocks + 1), np.int32)
-        for edge, block in zip(edges, blocks, strict=True):
-            _, starts, stops = layout.part(block, block + 1)
-            edge[starts] += 1
-            edge[stops] -= 1
-        seen = torch.from_numpy(edges).cumsum(1)[:, :-1].to(queries.device)
+        blocks = (queries // self.block_length).cpu().numpy()
+        seen = torch.from_numpy(self.layout(problem.kv_len).seen(blocks)).to(queries.device, torch.int32)
         count = seen.repeat_interleave(self.block_length, dim=1)[:, : problem.kv_len]
         keys = torch.arange(problem.kv_len, device=queries.device)
         return count * (keys <= queries[:, None]) if problem.causal else count
