@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from autotune.strategies.config import Config
     from autotune.strategies.errors import AutotuneError
     from autotune.strategies.pattern import Dense
-    from autotune.strategies.pattern_block_sparse import BlockSparse, LocalWindow
+    from autotune.strategies.pattern_block_layout import BlockLayout
+    from autotune.strategies.pattern_block_sparse import LocalWindow
+    from autotune.strategies.pattern_blocks import BlockSparse
     from autotune.strategies.pattern_dilated import Dilated
+    from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
+    from autotune.strategies.pattern_strided import Strided
     from autotune.strategies.problem import Problem
     from autotune.tuning import tune
 
@@ -21,13 +25,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutotuneError",
+    "BlockLayout",
     "BlockSparse",
     "Config",
     "Decision",
     "Dense",
     "Dilated",
+    "GlobalWindowRandom",
     "LocalWindow",
     "Problem",
+    "Strided",
     "attention",
     "explain",
     "tune",
@@ -35,13 +42,16 @@ __all__ = [
 
 _HOMES = {
     "AutotuneError": "autotune.strategies.errors",
-    "BlockSparse": "autotune.strategies.pattern_block_sparse",
+    "BlockLayout": "autotune.strategies.pattern_block_layout",
+    "BlockSparse": "autotune.strategies.pattern_blocks",
     "Config": "autotune.strategies.config",
     "Decision": "autotune.selector",
     "Dense": "autotune.strategies.pattern",
     "Dilated": "autotune.strategies.pattern_dilated",
+    "GlobalWindowRandom": "autotune.strategies.pattern_global_window_random",
     "LocalWindow": "autotune.strategies.pattern_block_sparse",
     "Problem": "autotune.strategies.problem",
+    "Strided": "autotune.strategies.pattern_strided",
     "attention": "autotune.runtime",
     "explain": "autotune.runtime",
     "tune": "autotune.tuning",

@@ -9,7 +9,6 @@ from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
-from autotune.strategies.patterns import PATTERNS
 from autotune.strategies.problem import Direction, Problem
 
 DEFAULT_PATTERNS = ("dense", "dilated", "local_window")
@@ -93,7 +92,7 @@ class Workload:
             elif pattern == "local_window":
                 yield from (LocalWindow(sparsity) for sparsity in self.sparsities)
             else:
-                raise PatternError(f"pattern is {pattern!r}, but must be one of {', '.join(PATTERNS)}")
+                raise PatternError(f"pattern is {pattern!r}, but must be one of {', '.join(DEFAULT_PATTERNS)}")
 
     def _dilated(self, length: int) -> Dilated:
         if self.segment_lengths is None and self.dilation_rates is None:

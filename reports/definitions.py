@@ -20,6 +20,15 @@ FORMULAS = {
         "Blocks of consecutive tokens. Queries of block i count the keys of every block j with |i - j| <= k, each "
         "once; k is the largest with which at most 1 - sparsity of all pairs are computed, and at least 0."
     ),
+    "global_window_random": (
+        "Blocks of consecutive tokens. Queries of block i count the keys of block j, once, if i or j is below the "
+        "number of global blocks, if |i - j| <= (window - 1) / 2, or if j is one of the blocks drawn for i."
+    ),
+    "strided": (
+        "Blocks of consecutive tokens. Queries of block i count the keys of every block j with |i - j| < local or "
+        "(i - j) mod stride == 0, each once."
+    ),
+    "block_layout": "Blocks of consecutive tokens. Queries of block i count the keys of the blocks listed for i, once.",
 }
 
 

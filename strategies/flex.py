@@ -8,13 +8,14 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
+from autotune.strategies.flex_lists import BLOCK, block_lists, padded
 from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.pattern_blocks import BlockSparse
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
 
-BLOCK = 128
 Modifier = Callable[..., torch.Tensor]
 
 
@@ -99,18 +100,26 @@ def multiplicity_bias(problem: Problem, pattern: Pattern) -> Modifier:
 
 
 def mask_function(problem: Problem, pattern: Pattern) -> Modifier:
-    """Whether a query sees a key, causal cut included."""
+    """Whether a query sees a key of a block that is listed for it, causal cut included."""
+    if isinstance(pattern, Dense) or (isinstance(pattern, BlockSparse) and pattern.block_length % BLOCK == 0):
+        return all_keys(problem)
     count = pattern.counter(problem)
 
     def mask_mod(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         seen = count(head, query, key) > 0
         return seen & (key <= query) if problem.causal else seen
 
-    def dense(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    return mask_mod
+
+
+def all_keys(problem: Problem) -> Modifier:
+    """Whether a query sees a key where only the causal cut can forbid it."""
+
+    def mask_mod(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         # Not just True: a constant mask comes out wrong in the CPU's last, partial block (torch 2.13).
         return key <= query if problem.causal else key < problem.kv_len
 
-    return dense if isinstance(pattern, Dense) else mask_mod
+    return mask_mod
 
 
 def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> BlockMask:
@@ -118,22 +127,14 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
 
     Also where nothing is masked: without block lists the CPU's kernel allocates N x N bytes, eight times over.
     """
-    partial: list[list[int]] = []
-    full: list[list[int]] = []
-    for start in range(0, problem.query_len, BLOCK):
-        some, whole = _key_blocks(problem, pattern, start, min(start + BLOCK, problem.query_len))
-        partial.append(some)
-        full.append(whole)
-    columns = _list_width(problem, pattern)
-    partial_counts, partial_blocks = _lists(partial, columns, device)
-    full_counts, full_blocks = _lists(full, columns, device)
+    lists, width = block_lists(problem, pattern), _list_width(problem, pattern)
+    with device:  # where tables of the mask are made
+        mask_mod = mask_function(problem, pattern)
     return BlockMask.from_kv_blocks(
-        partial_counts,
-        partial_blocks,
-        full_counts,
-        full_blocks,
+        *padded(lists.partial_counts, lists.partial, width, device),
+        *padded(lists.full_counts, lists.full, width, device),
         BLOCK_SIZE=BLOCK,
-        mask_mod=mask_function(problem, pattern),
+        mask_mod=mask_mod,
         seq_lengths=(problem.query_len, problem.kv_len),
         compute_q_blocks=problem.training,
     )
@@ -143,25 +144,4 @@ def _list_width(problem: Problem, pattern: Pattern) -> int:
     """Columns of the block lists: all blocks where the CPU's kernel or the lists of the backward pass need them."""
     if problem.device == "cpu" or problem.training:
         return -(-problem.kv_len // BLOCK)
-    rows = range(0, problem.query_len, BLOCK)
-    extents = (pattern.extent(problem, start, min(start + BLOCK, problem.query_len)) for start in rows)
-    return max(-(-last // BLOCK) - first // BLOCK for first, last in extents)
-
-
-def _key_blocks(problem: Problem, pattern: Pattern, start: int, stop: int) -> tuple[list[int], list[int]]:
-    """(partially seen, fully seen) key blocks of queries ``start .. stop - 1``."""
-    first, last = pattern.extent(problem, start, stop)
-    full_first, full_last = pattern.common(problem, start, stop)
-    if problem.causal:
-        last, full_last = min(last, stop), min(full_last, start)
-    whole = range(-(-full_first // BLOCK), max(-(-full_first // BLOCK), full_last // BLOCK))
-    some = [block for block in range(first // BLOCK, -(-last // BLOCK)) if block not in whole]
-    return some, list(whole)
-
-
-def _lists(rows: list[list[int]], columns: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts (1, 1, Q) and block numbers (1, 1, Q, K), K at least ``columns``, the rest of each row zero."""
-    counts = torch.tensor([len(row) for row in rows], dtype=torch.int32, device=device)
-    columns = max(columns, *(len(row) for row in rows))
-    blocks = torch.tensor([row + [0] * (columns - len(row)) for row in rows], dtype=torch.int32, device=device)
-    return counts[None, None], blocks[None, None]
+    return block_lists(problem, pattern).width

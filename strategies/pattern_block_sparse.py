@@ -1,40 +1,17 @@
-"""Block-sparse attention: a mask over square blocks, and one softmax per query."""
+"""Local windows: blocks near the diagonal."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
 import torch
 
+from autotune.strategies.block_runs import BlockRuns, runs_of_intervals
 from autotune.strategies.errors import PatternError
-from autotune.strategies.pattern import Pattern, require_self_attention
+from autotune.strategies.pattern_blocks import BlockSparse, require_whole
 from autotune.strategies.problem import Problem
-
-Run = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class BlockSparse(Pattern):
-    """Query block i sees whole key blocks; the mask is given as runs of consecutive key blocks."""
-
-    @property
-    @abstractmethod
-    def block_length(self) -> int:
-        """Tokens in a block."""
-
-    @abstractmethod
-    def runs(self, seq_len: int, block: int) -> tuple[Run, ...]:
-        """Key blocks seen by one query block, as disjoint increasing runs [start, stop), no causal cut."""
-
-    def blocks(self, seq_len: int) -> int:
-        """Number of blocks, the last of which may be shorter."""
-        return -(-seq_len // self.block_length)
-
-    def validate(self, problem: Problem) -> None:
-        """Refuse cross-attention."""
-        require_self_attention(self, problem)
 
 
 @dataclass(frozen=True)
@@ -51,8 +28,7 @@ class LocalWindow(BlockSparse):
     def __post_init__(self) -> None:
         if not 0.0 <= self.sparsity < 1.0:
             raise PatternError(f"sparsity is {self.sparsity}, but must be at least 0 and below 1")
-        if type(self.block_size) is not int or self.block_size < 1:
-            raise PatternError(f"block_size is {self.block_size}, but must be a whole number of at least 1")
+        require_whole("block_size", self.block_size, 1)
         object.__setattr__(self, "sparsity", float(self.sparsity))  # 0 and 0.0 are equal and have one key
 
     @property
@@ -65,10 +41,10 @@ class LocalWindow(BlockSparse):
         """Tokens in a block."""
         return self.block_size
 
-    def runs(self, seq_len: int, block: int) -> tuple[Run, ...]:
-        """One run, around the diagonal."""
-        k = self.half_width(seq_len)
-        return ((max(0, block - k), min(self.blocks(seq_len), block + k + 1)),)
+    def find_runs(self, seq_len: int) -> BlockRuns:
+        """One run a row, around the diagonal."""
+        blocks, k = self.blocks(seq_len), self.half_width(seq_len)
+        return runs_of_intervals(blocks, lambda row: (np.maximum(row - k, 0), np.minimum(row + k + 1, blocks)))
 
     def half_width(self, seq_len: int) -> int:
         """The largest k whose density stays within 1 - sparsity; at least 0.
@@ -78,12 +54,6 @@ class LocalWindow(BlockSparse):
         """
         return _half_width(self, seq_len)
 
-    def multiplicity(
-        self, problem: Problem, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
-    ) -> torch.Tensor:
-        """Once, where the blocks are at most k apart."""
-        return self.counter(problem)(head, query, key)
-
     def counter(self, problem: Problem) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """See `Pattern`."""
         size, k = self.block_size, self.half_width(problem.kv_len)
@@ -92,13 +62,6 @@ class LocalWindow(BlockSparse):
             return ((query // size - key // size).abs() + head * 0 <= k).to(torch.int32)
 
         return count
-
-    def pairs(self, problem: Problem) -> int:
-        """Tokens of the band of blocks."""
-        k = self.half_width(problem.kv_len)
-        square = _band_pairs(problem.kv_len, self.block_size, k)
-        # The band is symmetric: the causal cut keeps half of it and the diagonal.
-        return problem.heads * ((square + problem.kv_len) // 2 if problem.causal else square)
 
     def reach(self, problem: Problem) -> int | None:
         """Information moves k blocks a layer."""
@@ -124,12 +87,11 @@ def _band_pairs(seq_len: int, block_size: int, k: int) -> int:
     >>> _band_pairs(10, 4, 0), _band_pairs(10, 4, 1), _band_pairs(10, 4, 2)
     (36, 84, 100)
     """
-    total = 0
-    for start in range(0, seq_len, block_size):
-        stop = min(start + block_size, seq_len)
-        first, last = max(0, start - k * block_size), min(seq_len, start + (k + 1) * block_size)
-        total += (stop - start) * (last - first)
-    return total
+    full, tail = divmod(seq_len - 1, block_size)
+    tail += 1  # tokens of the last block, after `full` whole ones
+    near = min(k, full)
+    whole = full * (2 * min(k, full - 1) + 1) - min(k, full - 1) * (min(k, full - 1) + 1) if full else 0
+    return whole * block_size**2 + 2 * near * block_size * tail + tail**2
 
 
 @lru_cache(maxsize=1024)

@@ -4,10 +4,14 @@ import json
 
 from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.pattern_block_layout import BlockLayout
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
+from autotune.strategies.pattern_strided import Strided
 
-PATTERNS: dict[str, type[Pattern]] = {pattern.kind: pattern for pattern in (Dense, Dilated, LocalWindow)}
+KINDS: tuple[type[Pattern], ...] = (Dense, Dilated, LocalWindow, GlobalWindowRandom, Strided, BlockLayout)
+PATTERNS = {pattern.kind: pattern for pattern in KINDS}
 
 
 def pattern_from_key(key: str) -> Pattern:

@@ -4,7 +4,7 @@ Each tile gives a partial output and its log-sum-exp; partial softmaxes merge wi
 (FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32 whatever the dtype.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from autotune.strategies.kernels import Kernel
-from autotune.strategies.tiles import Span, Tile
+from autotune.strategies.tiles import Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
@@ -130,21 +130,24 @@ def _run(
     """Fold a block's tiles into its rows, total (B, Hq, stop - start, D) and total_lse (B, Hq, stop - start)."""
     query, key, value = operands
     for tile in block.tiles:
+        where = tile.query.shifted(-block.start)
         views = zip(
             _query_views(tile, query),
             _key_views(tile, key, query.shape[1]),
             _key_views(tile, value, query.shape[1]),
-            _query_views(tile, total, -block.start),
-            _query_views(tile, total_lse, -block.start),
+            where.views(total[:, tile.heads]),
+            where.views(total_lse[:, tile.heads]),
             strict=True,
         )
-        for q, k, v, rows, rows_lse in views:
+        for index, (q, k, v, rows, rows_lse) in enumerate(views):
             out, lse = plan.kernel.forward(q, k, v, tile.causal, scale)
             if tile.fresh:
                 rows.copy_(out)
                 rows_lse.copy_(lse)
             else:
                 plan.merge(rows, rows_lse, out, lse)
+            where.write_back(total[:, tile.heads], index, rows)
+            where.write_back(total_lse[:, tile.heads], index, rows_lse)
 
 
 def _backward(
@@ -163,23 +166,23 @@ def _backward(
         operands = zip(
             *(_query_views(tile, x) for x in (grad, query)),
             *(_key_views(tile, x, heads) for x in (key, value)),
-            *(_query_views(tile, x) for x in (out, lse, d_query)),
+            *(_query_views(tile, x) for x in (out, lse)),
             strict=True,
         )
-        for index, (g, q, k, v, o, total_lse, d_rows) in enumerate(operands):
+        for index, (g, q, k, v, o, total_lse) in enumerate(operands):
             d_q, d_k, d_v = plan.kernel.backward(g, q, k, v, o, total_lse, tile.causal, scale)
-            d_rows.add_(d_q)
+            tile.query.add(d_query[:, tile.heads], index, d_q)
             _add_to_keys(tile, d_key, d_k, heads, index)
             _add_to_keys(tile, d_value, d_v, heads, index)
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype)
 
 
-def _query_views(tile: Tile, x: torch.Tensor, shift: int = 0) -> list[torch.Tensor]:
-    """The tile's rows of a tensor (B, Hq, Lq, ...), whose positions are shifted."""
-    return tile.query.shifted(shift).views(x[:, tile.heads])
+def _query_views(tile: Tile, x: torch.Tensor) -> Iterable[torch.Tensor]:
+    """The tile's rows of a tensor (B, Hq, Lq, ...)."""
+    return tile.query.views(x[:, tile.heads])
 
 
-def _key_views(tile: Tile, x: torch.Tensor, heads: int) -> list[torch.Tensor]:
+def _key_views(tile: Tile, x: torch.Tensor, heads: int) -> Iterable[torch.Tensor]:
     """The tile's keys of a tensor (B, Hkv, Lk, D), one head for each query head of the tile.
 
     With grouped heads the keys of the tile (never of the whole sequence at once) are copied.
@@ -187,7 +190,7 @@ def _key_views(tile: Tile, x: torch.Tensor, heads: int) -> list[torch.Tensor]:
     if x.shape[1] == heads:
         return tile.key.views(x[:, tile.heads])
     index = _kv_heads(tile, x.shape[1], heads, x.device)
-    return [view.index_select(1, index) for view in tile.key.views(x)]
+    return (view.index_select(1, index) for view in tile.key.views(x))
 
 
 def _kv_heads(tile: Tile, kv_heads: int, heads: int, device: torch.device) -> torch.Tensor:
@@ -197,25 +200,7 @@ def _kv_heads(tile: Tile, kv_heads: int, heads: int, device: torch.device) -> to
 
 def _add_to_keys(tile: Tile, total: torch.Tensor, gradient: torch.Tensor, heads: int, element: int) -> None:
     """Add a tile's key gradient (repeat or B, heads of the tile, length, D) into the whole (B, Hkv, Lk, D)."""
-    kv_heads = total.shape[1]
-    index = None if kv_heads == heads else _kv_heads(tile, kv_heads, heads, total.device)
-    target = total if index is not None else total[:, tile.heads]
-    for repeats, span in _writable(tile.key):
-        view = _element_view(span, target, element, tile.key)
-        share = gradient[repeats] if tile.key.repeat > 1 else gradient
-        if index is None:
-            view.add_(share)
-        else:
-            view.index_add_(1, index, share.to(view.dtype))
-
-
-def _writable(span: Span) -> list[tuple[slice, Span]]:
-    """Groups of repeats that may be added to in place."""
-    return list(span.disjoint()) if span.overlaps else [(slice(None), span)]
-
-
-def _element_view(span: Span, x: torch.Tensor, element: int, whole: Span) -> torch.Tensor:
-    """The view that belongs to one batch element; all of them at once if the undivided span has a single repeat."""
-    if whole.repeat == 1:
-        return span.views(x)[0]
-    return span.views(x[element : element + 1])[0]
+    if total.shape[1] == heads:
+        tile.key.add(total[:, tile.heads], element, gradient)
+    else:
+        tile.key.add(total, element, gradient, _kv_heads(tile, total.shape[1], heads, total.device))

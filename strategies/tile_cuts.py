@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from autotune.strategies.gathers import Gather
 from autotune.strategies.tiles import Span, Tile
 
 MOST_REPEATS = 65535
@@ -14,6 +15,21 @@ def within_grid(tile: Tile) -> Iterator[Tile]:
     """The tile in parts of as many repeats as a CUDA grid takes in its batch dimension (pytorch#142228)."""
     for first in range(0, tile.query.repeat, MOST_REPEATS):
         yield tile.repeats(first, min(first + MOST_REPEATS, tile.query.repeat))
+
+
+def within_copies(tile: Tile, most: int) -> Iterator[Tile]:
+    """The tile in parts that copy at most so many positions of keys at once, or one piece if that is more."""
+    if isinstance(tile.key, Span):
+        yield tile
+        return
+    pieces = max(1, most // tile.key.piece)
+    rows = max(1, most // min(tile.key.length, pieces * tile.key.piece))
+    for first in range(0, tile.query.repeat, rows):
+        stop = min(first + rows, tile.query.repeat)
+        query, key = tile.query.repeats(first, stop), tile.key.repeats(first, stop)
+        for piece in range(0, tile.key.starts.shape[1], pieces):
+            part = key.pieces(piece, piece + pieces)
+            yield replace(tile, query=query, key=part, fresh=tile.fresh and piece == 0)
 
 
 def visit_in_chunks(tiles: Iterable[Tile], kv_len: int, chunk_size: int) -> Iterator[Tile]:
@@ -35,24 +51,20 @@ def within_queries(tiles: Iterable[Tile], start: int, stop: int) -> Iterator[Til
         yield from _cut(tile, tile.query, _cut_queries, start, stop)
 
 
-def _cut(tile: Tile, span: Span, cut_repeat: CutRepeat, start: int, stop: int) -> Iterator[Tile]:
+def _cut(tile: Tile, span: Span | Gather, cut_repeat: CutRepeat, start: int, stop: int) -> Iterator[Tile]:
     """The part of a tile whose ``span``, its keys or its queries, lies in ``start .. stop - 1``."""
     if span.repeat == 1:
         yield from cut_repeat(tile, start, stop)
         return
-    last = span.step * (span.length - 1)  # of a repeat, from its first position
-    whole_from = max(0, -(-(start - span.start) // span.stride))
-    whole_to = min(span.repeat, (stop - 1 - last - span.start) // span.stride + 1)
-    if whole_to > whole_from:
-        yield tile.repeats(whole_from, whole_to)
-    touched_from = max(0, -(-(start - last - span.start) // span.stride))
-    touched_to = min(span.repeat, (stop - 1 - span.start) // span.stride + 1)
-    for index in range(touched_from, touched_to):
-        if not whole_from <= index < whole_to:
+    whole, touched = span.within(start, stop)
+    if whole:
+        yield tile.repeats(whole.start, whole.stop)
+    for index in touched:
+        if index not in whole:
             yield from cut_repeat(tile.repeats(index, index + 1), start, stop)
 
 
-def _inside(span: Span, start: int, stop: int) -> tuple[int, int]:
+def _inside(span: Span | Gather, start: int, stop: int) -> tuple[int, int]:
     """Which positions of a span with a single repeat lie in ``start .. stop - 1``, as a half-open range."""
     return max(0, -(-(start - span.start) // span.step)), min(span.length, (stop - 1 - span.start) // span.step + 1)
 

@@ -1,7 +1,7 @@
 """The base of strategies that are a list of dense tiles."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 
 import torch
@@ -9,17 +9,21 @@ import torch
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
+from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import kernel_by_name, kernel_names
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
 from autotune.strategies.tile_attention import Merge, QueryBlock, TilePlan, bind, merge_rows
-from autotune.strategies.tile_cuts import within_grid, within_queries
+from autotune.strategies.tile_cuts import within_copies, within_grid, within_queries
 from autotune.strategies.tiles import Span, Tile
 
 # The first is the default. On two CPU cores blocks are as fast, and halve the peak memory of dilated attention.
 QUERY_BLOCKS = {"cpu": (4096, 0, 16384), "cuda": (0, 65536)}
+
+# Enough for a call to be worth its overhead, little enough to stay in a cache.
+COPIED_BYTES = 16 << 20
 
 
 class TileStrategy(Strategy):
@@ -83,9 +87,23 @@ class TileStrategy(Strategy):
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
         tiles = [part for tile in self.tiles(problem, pattern, config) for part in within_grid(tile)]
         size, length = _query_block(problem, config), problem.query_len
-        starts = range(0, length, size)
-        blocks = (QueryBlock(n, min(n + size, length), tuple(within_queries(tiles, n, n + size))) for n in starts)
+        most = _copied_at_once(problem)
+        blocks = [
+            QueryBlock(start, min(start + size, length), tuple(_pieces(tiles, start, start + size, most)))
+            for start in range(0, length, size)
+        ]
         return bind(TilePlan(tuple(blocks), kernel, _merge(config.string("compile", "off"), problem.dtype)))
+
+
+def _pieces(tiles: Iterable[Tile], start: int, stop: int, most: int) -> Iterator[Tile]:
+    """What the tiles do for some queries, with at most so many key positions copied at once."""
+    for tile in within_queries(tiles, start, stop):
+        yield from within_copies(tile, most)
+
+
+def _copied_at_once(problem: Problem) -> int:
+    """Key positions that a gather may copy for one call, of keys and values with all their heads."""
+    return COPIED_BYTES // (2 * problem.heads * problem.head_dim * problem.torch_dtype.itemsize)
 
 
 def _query_block(problem: Problem, config: Config) -> int:
@@ -120,24 +138,30 @@ def _merge_compiled(
 
 
 def _partial_bytes(tile: Tile, problem: Problem, block: int) -> int:
-    """Output and log-sum-exp of one tile on one batch element or all, and its copied keys with grouped heads."""
+    """Output and log-sum-exp of one call on one batch element or all, and the keys and queries that it copies."""
     repeat, rows = _most_rows(tile.query, block)
-    heads = tile.head_count * (problem.batch if tile.query.repeat == 1 else repeat)
-    item = problem.torch_dtype.itemsize
-    size = heads * rows * (problem.head_dim * item + 4)
+    if isinstance(tile.key, Gather):
+        most = max(_copied_at_once(problem), tile.key.piece)
+        repeat = min(repeat, max(1, most // tile.key.length))
+    item, width = problem.torch_dtype.itemsize, problem.head_dim
+    heads = tile.head_count * (problem.batch if isinstance(tile.query, Span) and tile.query.repeat == 1 else repeat)
+    copied = heads * tile.key.length if problem.group_size > 1 else 0
+    size = heads * rows * (width * item + 4)
     if item < 4:  # spread to float32 when merged
-        size += heads * rows * problem.head_dim * 4
-    if problem.group_size > 1:
-        size += 2 * heads * tile.key.length * problem.head_dim * item
-    return size
+        size += heads * rows * width * 4
+    if isinstance(tile.key, Gather):
+        size += heads * rows * (width * (item + 4) + 4)
+        copied += tile.head_count * min(repeat * tile.key.length, most)
+    return size + 2 * copied * width * item
 
 
-def _most_rows(query: Span, block: int) -> tuple[int, int]:
+def _most_rows(query: Span | Gather, block: int) -> tuple[int, int]:
     """The most (repeats, rows of each) that fall into one block of queries.
 
     >>> _most_rows(Span(0, 512, step=4, repeat=8, stride=2048), 4096), _most_rows(Span(0, 4096, step=4), 4096)
     ((2, 512), (1, 1024))
     """
-    if query.repeat == 1 or block < query.stride:
+    stride = query.length if isinstance(query, Gather) else query.stride
+    if query.repeat == 1 or block < stride:
         return 1, min(query.length, -(-block // query.step))
-    return min(query.repeat, -(-block // query.stride)), query.length
+    return min(query.repeat, -(-block // stride)), query.length

@@ -1,13 +1,15 @@
 """Dense tiles: strided slices of query and key that attend to each other in full or under a causal triangle.
 
 Ring, dilated and block-sparse attention are each a list of such tiles; a strategy describes its tiles and
-`tile_attention` runs them. Positions are never gathered: a tile is a strided view.
+`tile_attention` runs them. A tile is a strided view, or a gather where no view has its positions.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+
+from autotune.strategies.gathers import Gather
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,28 @@ class Span:
         stride = (self.stride * position, head, self.step * position, *rest)
         return [element.as_strided(shape, stride, element.storage_offset() + self.start * position) for element in x]
 
+    def within(self, start: int, stop: int) -> tuple[range, range]:
+        """Repeats that lie in ``start .. stop - 1``: those whole, and those in part too."""
+        last = self.step * (self.length - 1)  # of a repeat, from its first position
+        whole_from = max(0, -(-(start - self.start) // self.stride))
+        whole_to = min(self.repeat, (stop - 1 - last - self.start) // self.stride + 1)
+        touched_from = max(0, -(-(start - last - self.start) // self.stride))
+        touched_to = min(self.repeat, (stop - 1 - self.start) // self.stride + 1)
+        return range(whole_from, whole_to), range(touched_from, touched_to)
+
+    def write_back(self, x: torch.Tensor, index: int, values: torch.Tensor) -> None:
+        """Nothing: what was written to a view is in the tensor already."""
+
+    def add(self, x: torch.Tensor, index: int, values: torch.Tensor, heads: torch.Tensor | None = None) -> None:
+        """Add values of the shape of view ``index`` to a tensor (B, H, L, ...); ``heads``: which of its H they are."""
+        for repeats, span in self.disjoint() if self.overlaps else [(slice(None), self)]:
+            view = span.views(x if self.repeat == 1 else x[index : index + 1])[0]
+            share = values[repeats] if self.repeat > 1 else values
+            if heads is None:
+                view.add_(share)
+            else:
+                view.index_add_(1, heads, share.to(view.dtype))
+
     def disjoint(self) -> Iterator[tuple[slice, "Span"]]:
         """Split into groups of repeats that do not overlap, as (which repeats, their span)."""
         extent = self.step * (self.length - 1) + 1
@@ -72,8 +96,8 @@ class Tile:
     """
 
     heads: slice
-    query: Span
-    key: Span
+    query: Span | Gather
+    key: Span | Gather
     causal: bool = False
     fresh: bool = False
 

@@ -6,10 +6,24 @@ import pytest
 
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
+from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.pattern_block_layout import BlockLayout
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
+from autotune.strategies.pattern_strided import Strided
 from autotune.strategies.problem import Problem
+
+OWN_BLOCKS = """\
+###.....
+#....#..
+.##.....
+...##..#
+##..#.#.
+....##..
+#..#..##
+.......#"""  # as an eighth of 127 tokens or so; a row without its diagonal, another that ends on a short block
 
 PATTERNS: dict[str, Pattern] = {
     "dense": Dense(),
@@ -27,9 +41,18 @@ PATTERNS: dict[str, Pattern] = {
     "window-7": LocalWindow(sparsity=0.8, block_size=7),
     "window-1": LocalWindow(sparsity=0.97, block_size=1),
     "window-full": LocalWindow(sparsity=0.0, block_size=24),
+    "global-random-16": GlobalWindowRandom(1, 3, 2, seed=1, block_size=16),
+    "global-random-7": GlobalWindowRandom(2, 1, 4, block_size=7),
+    "random-1": GlobalWindowRandom(0, 1, 3, seed=2, block_size=1),
+    "strided-16": Strided(2, 3, block_size=16),
+    "strided-7": Strided(1, 4, block_size=7),
+    "layout-16": BlockLayout.from_mask([[mark == "#" for mark in row] for row in OWN_BLOCKS.split()], block_size=16),
 }
 # One of every kind of tile: for the properties that do not depend on the geometry.
-SUBSET = ("dense", "dilated-blocked-uneven", "dilated-wide", "dilated-patchy", "window-16", "window-128", "window-7")
+SUBSET = (
+    *("dense", "dilated-blocked-uneven", "dilated-wide", "dilated-patchy"),
+    *("window-16", "window-128", "window-7", "global-random-7"),
+)
 FEW = {name: PATTERNS[name] for name in SUBSET}
 DTYPES = ("float32", "bfloat16", "float16")
 # (query heads, key heads, head_dim): grouped, grouped with a wide odd head, as many as queries, one for all.
@@ -68,13 +91,22 @@ def self_attention(seq_len: int, *, shape: tuple[int, int, int] = SHAPES[0], **f
     return Problem.self_attention(seq_len, batch=2, heads=heads, kv_heads=kv_heads, head_dim=head_dim, **fields)
 
 
+def fits(pattern: Pattern, problem: Problem) -> bool:
+    """Whether the pattern is defined for the problem: a block layout is for one number of blocks only."""
+    try:
+        pattern.validate(problem)
+    except PatternError:
+        return False
+    return True
+
+
 def expand(problems, patterns=PATTERNS, *, every_config: bool = False) -> list[Case]:
     """All supported (strategy, pattern, problem) that run uncompiled: by default, or in every such configuration."""
     cases = []
     for problem in problems:
         for name, pattern in patterns.items():
             for strategy in STRATEGIES.values():
-                if strategy.unsupported(problem, pattern) is None:
+                if strategy.unsupported(problem, pattern) is None and fits(pattern, problem):
                     configs = [config for config in strategy.space(problem, pattern) if not is_compiled(config)]
                     chosen = configs if every_config else configs[:1]
                     cases += [Case(strategy.name, name, pattern, problem, config) for config in chosen]

@@ -4,6 +4,7 @@ Of the product's patterns it reads only their parameters. Everything else (who s
 how many layers until all is seen) is derived here, one query at a time.
 """
 
+import base64
 import math
 from collections.abc import Iterable
 from fractions import Fraction
@@ -13,8 +14,11 @@ import numpy as np
 import torch
 
 from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.pattern_block_layout import BlockLayout
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
+from autotune.strategies.pattern_strided import Strided
 from autotune.strategies.problem import Problem
 
 
@@ -54,6 +58,55 @@ def _local_window_row(pattern: LocalWindow, seq_len: int, query: int) -> np.ndar
     return np.array([abs(query // pattern.block_size - j // pattern.block_size) <= k for j in range(seq_len)], np.int64)
 
 
+def splitmix64(seed: int, number: int) -> int:
+    """One output of Steele, Lea and Flood's generator (2014)."""
+    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
+
+
+def _big_bird_blocks(pattern: GlobalWindowRandom, blocks: int, i: int) -> set[int]:
+    if i < pattern.global_blocks:
+        return set(range(blocks))
+    seen = {j for j in range(blocks) if j < pattern.global_blocks or abs(i - j) <= (pattern.window_blocks - 1) // 2}
+    free, r = sorted(set(range(blocks)) - seen), pattern.random_blocks
+    for t in range(r):
+        part = free[t * len(free) // r : (t + 1) * len(free) // r]
+        if part:
+            seen.add(part[(splitmix64(pattern.seed, i * r + t) >> 32) * len(part) >> 32])
+    return seen
+
+
+def _strided_blocks(pattern: Strided, blocks: int, i: int) -> set[int]:
+    return {j for j in range(blocks) if abs(i - j) < pattern.local_blocks or (i - j) % pattern.stride_blocks == 0}
+
+
+def _listed_blocks(pattern: BlockLayout, blocks: int, i: int) -> set[int]:
+    assert blocks == pattern.blocks_per_side
+    text = base64.b64decode(pattern.runs_base64)
+    numbers = [int.from_bytes(text[at : at + 4], "little") for at in range(0, len(text), 4)]
+    counts, runs = numbers[:blocks], (len(numbers) - blocks) // 2
+    starts, stops = numbers[blocks : blocks + runs], numbers[blocks + runs :]
+    mine = range(sum(counts[:i]), sum(counts[: i + 1]))
+    return {j for run in mine for j in range(starts[run], stops[run])}
+
+
+BLOCKS_OF = {GlobalWindowRandom: _big_bird_blocks, Strided: _strided_blocks, BlockLayout: _listed_blocks}
+
+
+@lru_cache(maxsize=1024)
+def seen_blocks(pattern: Pattern, blocks: int, i: int) -> set[int]:
+    """The key blocks of one query block."""
+    return BLOCKS_OF[type(pattern)](pattern, blocks, i)
+
+
+def _blocks_row(pattern: Pattern, seq_len: int, query: int) -> np.ndarray:
+    size = pattern.block_size
+    seen = seen_blocks(pattern, math.ceil(seq_len / size), query // size)
+    return np.array([j // size in seen for j in range(seq_len)], np.int64)
+
+
 def row(pattern: Pattern, problem: Problem, head: int, query: int, *, causal: bool | None = None) -> np.ndarray:
     """How often one query of one head counts each key; `causal` overrides the problem's own setting."""
     if isinstance(pattern, Dense):
@@ -62,6 +115,8 @@ def row(pattern: Pattern, problem: Problem, head: int, query: int, *, causal: bo
         counts = _dilated_row(pattern, problem.heads, problem.query_len, head, query)
     elif isinstance(pattern, LocalWindow):
         counts = _local_window_row(pattern, problem.query_len, query)
+    elif type(pattern) in BLOCKS_OF:
+        counts = _blocks_row(pattern, problem.query_len, query)
     else:
         raise TypeError(f"no naive definition of {pattern}")
     if problem.causal if causal is None else causal:

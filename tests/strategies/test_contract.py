@@ -51,6 +51,9 @@ SERVES = {
     "dense": {"sdpa", "ring", "flex"},
     "dilated": {"dilated", "ring", "flex"},
     "local_window": {"block_sparse", "flex"},
+    "global_window_random": {"block_sparse", "flex"},
+    "strided": {"block_sparse", "flex"},
+    "block_layout": {"block_sparse", "flex"},
 }
 
 

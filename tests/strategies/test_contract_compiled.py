@@ -18,6 +18,7 @@ from contract import (
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.patterns import PATTERNS as KINDS
 from autotune.strategies.problem import Problem
 
 pytestmark = pytest.mark.slow
@@ -46,11 +47,13 @@ CAUSAL, FULL = self_attention(127, causal=True), self_attention(127)
 TILED = [
     *compiled(replace(CAUSAL, direction="training"), ["dense"], ["sdpa", "ring"]),
     *compiled(replace(CAUSAL, direction="training"), ["dilated-blocked-uneven"], ["dilated", "ring"]),
-    *compiled(replace(FULL, direction="training"), ["window-16"], ["block_sparse"]),
+    *compiled(replace(FULL, direction="training"), ["window-16", "global-random-7"], ["block_sparse"]),
 ]
 FLEX = [
     *compiled(CAUSAL, ["dilated-uneven", "window-16"], ["flex"]),
     *default_flex(FULL, ["dense", "dilated-blocked-uneven", "dilated-repeated"]),
+    *default_flex(CAUSAL, ["global-random-16", "layout-16"]),
+    *default_flex(FULL, ["global-random-7", "strided-16"]),
     *default_flex(self_attention(300, causal=True, shape=SHAPES[1]), ["dense"]),
     *default_flex(self_attention(300, shape=SHAPES[2]), ["dilated-patchy", "window-7"]),
 ]
@@ -130,6 +133,6 @@ def test_flex_reads_no_unwritten_memory_and_takes_the_callers_scale(case):
 
 
 def test_flex_has_a_compiled_case_for_every_kind_of_pattern():
-    assert {case.pattern.kind for case in FLEX} == {"dense", "dilated", "local_window"}
+    assert {case.pattern.kind for case in FLEX} == set(KINDS)
     assert {case.strategy for case in TILED} == set(STRATEGIES) - {"flex"}
     assert STRATEGIES["flex"].unsupported(replace(FULL, direction="training"), Dense()) is not None

@@ -3,7 +3,7 @@
 import naive
 import pytest
 import torch
-from cases import DTYPES, PATTERNS, SHAPES, both_ways, self_attention
+from cases import DTYPES, PATTERNS, SHAPES, both_ways, fits, self_attention
 from contract import draw, row_error, sampled
 from geometry import cases, examples
 from hypothesis import given
@@ -41,7 +41,7 @@ def test_grouped_heads_and_low_precision_inputs_agree_with_the_definition(name, 
     assert_exact(problem, PATTERNS[name], sampled(problem))
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", [name for name, each in PATTERNS.items() if fits(each, self_attention(4099))])
 def test_rows_of_a_long_sequence_agree_with_the_definition(name):
     problem = self_attention(4099, causal=True, shape=(4, 2, 16))
     assert_exact(problem, PATTERNS[name], sampled(problem))

@@ -5,15 +5,17 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+import torch
 from geometry import examples as many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
+from autotune.strategies.gathers import Gather
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
-from autotune.strategies.tile_cuts import MOST_REPEATS, visit_in_chunks, within_grid, within_queries
+from autotune.strategies.tile_cuts import MOST_REPEATS, visit_in_chunks, within_copies, within_grid, within_queries
 from autotune.strategies.tiles import Span, Tile
 
 HEADS = (slice(0, 2), slice(1, 4, 2), slice(0, 1))
@@ -23,6 +25,8 @@ examples = settings(many, max_examples=40)
 
 def positions(span):
     """Those of each repeat."""
+    if isinstance(span, Gather):
+        return [[start + t for start in row for t in range(span.piece)] for row in span.starts.tolist()]
     return [[span.start + span.stride * j + span.step * t for t in range(span.length)] for j in range(span.repeat)]
 
 
@@ -207,3 +211,53 @@ def test_with_blocks_of_queries_no_partial_result_grows_with_the_length(strategy
         assert estimate >= bounded * (64 + 1) * 4  # 64 channels and the log-sum-exp in float32
         assert bounded <= 8 * 4096
         assert largest_partial(strategy, length, **params)[0] >= 8 * length // (chunks or 1)
+
+
+def gather_tile(draw):
+    """Rows of scattered blocks: single pieces of queries in order, any pieces of keys."""
+    rows = sorted(draw(st.sets(st.integers(0, 9), min_size=1, max_size=6)))
+    height, width, pieces = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(1, 4))
+    columns = [draw(st.lists(st.integers(0, 90), min_size=pieces, max_size=pieces)) for _ in rows]
+    query, key = Gather(8 * torch.tensor(rows)[:, None], height), Gather(torch.tensor(columns), width)
+    return Tile(draw(st.sampled_from(HEADS)), query, key, fresh=draw(st.booleans()))
+
+
+gather_tiles = st.composite(gather_tile)()
+
+
+@examples
+@given(gather_tiles, ranges, sizes)
+def test_a_gather_is_cut_by_queries_and_by_what_is_copied_without_a_loss(tile, asked, most):
+    start, stop = asked
+    wanted = {pair: count for pair, count in triples([tile]).items() if start <= pair[1] < stop}
+    pieces = [part for cut in within_queries([tile], start, stop) for part in within_copies(cut, most)]
+    assert triples(pieces) == wanted
+    for piece in pieces:
+        assert piece.query.repeat == piece.key.repeat > 0
+        assert piece.key.repeat * piece.key.length <= max(most, piece.key.piece)
+    fresh = [row for piece in pieces if piece.fresh for row in written(piece)]
+    assert sorted(fresh) == sorted({(head, row) for head, row, _ in wanted} if tile.fresh else ())
+
+
+@examples
+@given(gather_tiles, st.integers(1, 3), st.booleans())
+def test_a_gather_reads_writes_and_adds_what_a_loop_over_its_positions_does(tile, batch, grouped):
+    span, generator = tile.key, torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 2, LENGTH, 3, generator=generator).transpose(1, 2).contiguous().transpose(1, 2)
+    where = torch.tensor(positions(span))
+    views = list(span.views(x))
+    assert all(torch.equal(view, element[:, where].transpose(0, 1)) for view, element in zip(views, x, strict=True))
+    heads = torch.tensor([0, 0, 1, 1]) if grouped else None
+    for index, view in enumerate(views):
+        values = torch.randn(view.shape[0], 4 if grouped else 2, *view.shape[2:], generator=generator)
+        total, expected = x.clone(), x.clone()
+        span.add(total, index, values, heads)
+        for repeat, at in enumerate(where):
+            for token, position in enumerate(at):
+                for head in range(values.shape[1]):
+                    expected[index, head // 2 if grouped else head, position] += values[repeat, head, token]
+        torch.testing.assert_close(total, expected)
+        rows = torch.tensor(positions(tile.query))
+        written_rows = torch.randn(len(rows), 2, rows.shape[1], 3, generator=generator)
+        tile.query.write_back(total, index, written_rows)
+        assert torch.equal(total[index][:, rows].transpose(0, 1), written_rows)
