@@ -28,8 +28,8 @@ IDS = ("dense", "dilated", "local_window")
 # Where it can be told apart without compiling, the hand-made measurements favour another than the default.
 DEFAULTS = {
     DENSE: Config.of("sdpa", backend="auto", compile="off"),
-    DILATED: Config.of("dilated", compile="off"),
-    WINDOW: Config.of("block_sparse", compile="off"),
+    DILATED: Config.of("dilated", query_block=0, compile="off"),
+    WINDOW: Config.of("block_sparse", query_tile=1024, query_block=0, compile="off"),
 }
 BEST = {
     DENSE: Config.of("sdpa", backend="math", compile="off"),
