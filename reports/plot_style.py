@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 ALERT, SURFACE = "var(--alert)", "var(--surface)"
-CLEAR = "rgba(0,0,0,0)"
+CLEAR, FONT = "rgba(0,0,0,0)", "system-ui, sans-serif"
 HEADING = {"x": 0, "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 8}, "font": {"size": 13}}
 
 Layout = dict[str, Any]
@@ -44,10 +44,11 @@ def figure(traces: Traces, x: Layout, y: Layout, **layout: Any) -> go.Figure:
         template="none",
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
+        font={"color": INK, "family": FONT, "size": 13},
         title=y["title"] | HEADING,
         legend={"tracegroupgap": 0, "itemsizing": "trace"},
-        hoverlabel={"bgcolor": SURFACE, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
+        hoverlabel={"bgcolor": SURFACE, "bordercolor": MUTED, "font": {"color": INK, "family": FONT}, "align": "left"},
+        modebar={"bgcolor": CLEAR, "color": MUTED, "activecolor": INK},
         margin={"l": 56, "r": 16, "t": 40, "b": 56},
         xaxis=x,
         yaxis=y | {"title": None},

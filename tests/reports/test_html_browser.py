@@ -88,6 +88,20 @@ def test_every_plot_is_drawn_in_either_theme(show, suite_source, scheme):
     assert colours(page)[0] != here[0]
 
 
+def test_the_bar_of_a_plot_sends_nothing_away(show, suite_source):
+    """Plotly's own bar has a button that uploads the figures."""
+    page = show(suite_source)
+    draw_all(page)
+    buttons = page.locator("#section-1-time .modebar-btn")
+    assert [each.get_attribute("data-title") for each in buttons.all()] == [
+        "Download plot as a PNG",
+        "Zoom",
+        "Pan",
+        "Reset axes",
+    ]
+    assert page.evaluate("document.querySelector('#section-1-time .plot')._context.plotlyServerURL") == ""
+
+
 def test_searches_are_drawn(show, full_book):
     page = show(full_book.source())
     assert draw_all(page) > 5
