@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from autotune.candidate import Candidate, Phase, Race, Times
+from autotune.candidate import Candidate, Phase, Race
 from autotune.db.records import Measurement, Status
 from autotune.rates import Rates, RateTask
+from autotune.shootout import Times
 from autotune.strategies.errors import AutotuneError
 
 STDERR_CHARACTERS = 600
