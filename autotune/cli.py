@@ -1,6 +1,7 @@
 """The command line. Only click is imported here, so that help is instant; each command loads what it needs."""
 
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -97,6 +98,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
 @click.option("--budget", help="Stop after this time, as in 10m.")
 @click.option("--memory-limit", help="Peak memory above the inputs that a configuration may take, as in 8GiB.")
+@click.option("--force", is_flag=True, help="Run what would be left out, and again what failed.")
 @DATABASE
 def tune(db: str | None, **options: Any) -> None:
     """Search the fastest configuration for each length and pattern, and store every measurement."""
@@ -195,6 +197,39 @@ def explain(db: str | None, **options: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output by default."
+)
+@click.option("--device", metavar="cpu|cuda|NAME", help="Only what was measured on these devices.")
+@DATABASE
+def export(db: str | None, **options: Any) -> None:
+    """Write everything that is stored as JSON, for `import` elsewhere; one fact a line."""
+    from autotune.cli_share import run_export
+
+    run_export(db=db, **options)
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@DATABASE
+def import_(db: str | None, file: Path) -> None:
+    """Add the results in FILE, which `export` wrote; what is known already is left as it is."""
+    from autotune.cli_share import run_import
+
+    run_import(db=db, file=file)
+
+
+@main.command()
+@click.argument("other", metavar="OTHER")
+@DATABASE
+def merge(db: str | None, other: str) -> None:
+    """Add the results in the database OTHER, a path or URL; what is known already is left as it is."""
+    from autotune.cli_share import run_merge
+
+    run_merge(db=db, other=other)
+
+
+@main.command()
 @DATABASE
 def doctor(db: str | None) -> None:
     """Check device, compiler, dtypes and database, and say what to do about what is wrong."""
@@ -204,8 +239,8 @@ def doctor(db: str | None) -> None:
 
 
 def _command_line() -> str:
-    """What was typed, as a shell would take it."""
-    return shlex.join(["autotune", *sys.argv[1:]])
+    """What was typed, as a shell would take it; reports and exports show it, so a URL's password is left out."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shlex.join(["autotune", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":
