@@ -19,7 +19,7 @@ from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.timing import race, slow_repeat_count, time_repeats, timed
+from autotune.timing import race, slow_repeat_count, time_once, time_repeats, timed
 
 Phase = Literal["prepare", "compile", "run"]
 # As libraries say it, also from inside a compiler's error.
@@ -145,7 +145,7 @@ class _Trial:
         attend = candidate.strategy.build(candidate.problem, candidate.pattern, candidate.config)
         self.compiling = compiles = candidate.config.string("compile", "off") != "off"
         call = partial(_call, attend, self.inputs)
-        (outputs, first_ms), first_peak = watch_memory(partial(timed, call, device), device)
+        (outputs, first_ms), first_peak = watch_memory(partial(timed, call, device), device, exact=False)
         self.compiling = False
         compiled = time.perf_counter()
         self.enter("run")
@@ -181,16 +181,18 @@ class _Trial:
     def _repeat_slow(
         self, call: Callable[[], Outputs], first_ms: float, first_peak: int, device: torch.device
     ) -> "_Repeats":
-        """Let the first call count as a repeat: beside its time, loading libraries and touching pages is nothing."""
+        """Let the first call count as a repeat: beside its time, loading libraries and touching pages is nothing.
+
+        It counts for the memory too if it is the only one.
+        """
         drop_over_ms = self.candidate.drop_over_ms
         dropped = drop_over_ms is not None and first_ms > drop_over_ms
         count = 1 if dropped else slow_repeat_count(first_ms, self.candidate.timing_budget_s)
-        times_ms, outputs = [first_ms], None
-        for _ in range(count - 1):
-            del outputs  # not beside the next one
-            outputs, time_ms = timed(call, device)
-            times_ms.append(time_ms)
-        return _Repeats(tuple(times_ms), first_peak, outputs, calls=count - 1)
+        if count == 1:
+            return _Repeats((first_ms,), first_peak, last=None, calls=0)
+        times_ms = (first_ms, *(time_once(call, device) for _ in range(count - 1)))
+        outputs, peak = watch_memory(call, device)
+        return _Repeats(times_ms, peak, outputs, calls=count)
 
 
 @dataclass(frozen=True, slots=True)

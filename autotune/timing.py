@@ -37,10 +37,11 @@ def wall_s(call_ms: float, budget_s: float) -> float:
     """About how long it takes to check and time a call that needs no compilation.
 
     >>> wall_s(100.0, 1.0), wall_s(2000.0, 1.0), wall_s(60000.0, 1.0)
-    (1.3, 6.0, 60.0)
+    (1.3, 8.0, 60.0)
     """
     if call_ms > budget_s * 1e3:
-        return slow_repeat_count(call_ms, budget_s) * call_ms / 1e3
+        repeats = slow_repeat_count(call_ms, budget_s)
+        return (repeats + (repeats > 1)) * call_ms / 1e3  # and watched for its memory
     # Checked first, watched for its memory, repeated, and checked last.
     return (3 + repeat_count(call_ms, budget_s)) * call_ms / 1e3
 

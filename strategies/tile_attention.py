@@ -151,6 +151,7 @@ def _run(
                 plan.merge(rows, rows_lse, out, lse)
             where.write_back(total[:, tile.heads], index, rows)
             where.write_back(total_lse[:, tile.heads], index, rows_lse)
+            del q, k, v, rows, rows_lse, out, lse  # not beside those of the next tile
 
 
 def _backward(
@@ -179,6 +180,7 @@ def _backward(
             tile.query.add(d_query[:, tile.heads], index, d_q)
             _add_to_keys(tile, d_key, d_k, heads, index)
             _add_to_keys(tile, d_value, d_v, heads, index)
+            del g, q, k, v, o, total_lse, d_q, d_k, d_v  # not beside those of the next tile
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype)
 
 
