@@ -23,19 +23,21 @@ def settle_heap() -> None:
 
 @contextmanager
 def clean_heap(*, exact: bool) -> Iterator[None]:
-    """Begin with a heap that holds no free pages, so that reusing them counts as growth.
+    """Begin with a heap that holds no free pages, so that using them counts as growth.
+
+    What is in the heap already has holes, and what lands in one stays resident, one hole after the other; so the holes
+    are filled with blocks that are never touched.
 
     Args:
-        exact: give back what is freed later, too, so that resident memory is what is held. Large blocks get mappings of
-            their own then, and none lands in a hole of the heap, which would stay resident with it: the holes are
-            filled with blocks that are never touched.
+        exact: give back what is freed later, too, so that resident memory is what is held.
     """
     if (glibc := _glibc()) is None:
         yield
         return
-    _set_thresholds(glibc, EXACT if exact else USUAL)
+    _set_thresholds(glibc, EXACT)
     glibc.malloc_trim(0)
-    plugs = _plug(glibc) if exact else []
+    plugs = _plug(glibc)
+    _set_thresholds(glibc, EXACT if exact else USUAL)
     try:
         yield
     finally:
