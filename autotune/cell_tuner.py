@@ -111,7 +111,8 @@ class Session:
             self.observer.candidate_finished(ask.config, measurement)
 
     def _measure(self, history: History, strategy: Strategy, config: Config) -> Measurement:
-        measurement = self.peak.checked(history.cell, self.worker.measure(self._candidate(history, config)))
+        measurement = self.worker.measure(self._candidate(history, config))
+        measurement = self.peak.checked(history.flops(strategy, config), measurement)
         return history.predicted(strategy, config, measurement)
 
     def _final(self, history: History, defaults: Collection[Config], deadline: float) -> list[Config]:
@@ -130,7 +131,8 @@ class Session:
         times = self.worker.race(contest)
         for config, times_ms in zip(finalists, times, strict=False):
             raced = replace(history.tried[config], times_ms=times_ms)
-            history.add(config, self.peak.checked(history.cell, raced))
+            flops = history.flops(self.strategies[config.strategy], config)
+            history.add(config, self.peak.checked(flops, raced))
             self.observer.candidate_finished(config, history.tried[config])
         return finalists if times else []
 

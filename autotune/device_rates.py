@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from autotune.cells import Cell
 from autotune.db.records import Environment, Measurement, Rate, Status
 from autotune.rates import RateTask
 from autotune.worker import Tester
@@ -66,18 +65,18 @@ class DevicePeak:
         flops_per_s, bytes_per_s = self.flops_per_s or TYPICAL_FLOPS_PER_S, self.bytes_per_s or TYPICAL_BYTES_PER_S
         return (flops / flops_per_s + moved_bytes / bytes_per_s) * 1e3
 
-    def least_ms(self, cell: Cell) -> float:
-        """What a call takes at the least: the function's operations at the peak; 0 if that is unknown."""
-        return cell.pattern.flops(cell.problem) / self.flops_per_s * 1e3 if self.flops_per_s else 0.0
+    def least_ms(self, flops: float) -> float:
+        """What so many operations take at the least; 0 if the peak is unknown."""
+        return flops / self.flops_per_s * 1e3 if self.flops_per_s else 0.0
 
-    def checked(self, cell: Cell, measurement: Measurement) -> Measurement:
-        """The measurement; a wrong result if it is faster than the device can be."""
+    def checked(self, flops: float, measurement: Measurement) -> Measurement:
+        """The measurement of a call of so many operations; a wrong result if it is faster than the device can be."""
         if measurement.status is not Status.OK or measurement.time_ms is None:
             return measurement
         for _ in range(TRIES):
-            if measurement.time_ms >= self.least_ms(cell):
+            if measurement.time_ms >= self.least_ms(flops):
                 return measurement
             self.measure()
-        reached = cell.pattern.flops(cell.problem) / measurement.time_ms / 1e9
+        reached = flops / measurement.time_ms / 1e9
         reason = f"{reached:.3g} TFLOP/s is above the device's measured peak, {(self.flops_per_s or 0) / 1e12:.3g}"
         return replace(measurement, status=Status.WRONG_RESULT, reason=reason)

@@ -123,6 +123,10 @@ class History:
             drop_over_ms=drop_over_ms,
         )
 
+    def flops(self, strategy: Strategy, config: Config) -> float:
+        """Operations that a configuration executes."""
+        return strategy.flops(self.cell.problem, self.cell.pattern, config)
+
     def predicted(self, strategy: Strategy, config: Config, measurement: Measurement) -> Measurement:
         """The measurement with the strategy's own estimate of its memory."""
         estimate = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
