@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+import click
 
 from autotune.db.errors import StoreError
 from autotune.db.results_reader import read_results_file
@@ -17,20 +15,10 @@ from autotune.effort import EFFORTS, Level
 from autotune.recording import Recording, recordings_of
 from autotune.replay import Replayed, replay_each
 from autotune.search import Sampler
+from autotune.units import format_ms
 
 GOOD = 0.01  # regret that a search is to stay within
-NEAR = 0.05  # and the one up to which its first configurations are counted
-COLUMNS = (
-    "cell",
-    ">configs",
-    "sampler",
-    "chosen, most often",
-    ">regret",
-    ">worst",
-    ">within 1 %",
-    ">measured",
-    ">to 5 %",
-)
+NEAR = 0.05  # and the one up to which its measurements are counted
 
 
 def run_replay(
@@ -51,37 +39,35 @@ def run_replay(
         ]
         for sampler in samplers or get_args(Sampler)
     }
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{record}, {seeds} seeds", title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for index, recording in enumerate(recordings):
+        click.echo(_heading(recording))
         for sampler, searches in runs.items():
-            table.add_row(*_line(recording, sampler, [search[index] for search in searches]))
-        table.add_row("", "", "optimum", recording.optimum.text if recording.optimum else "", "0.0 %", end_section=True)
-    console = Console()
-    console.print(table)
+            click.echo(_line(sampler, [search[index] for search in searches]))
     for sampler, searches in runs.items():
-        console.print(_summary(sampler, [each for search in searches for each in search]), highlight=False)
+        click.echo(_summary(sampler, [each for search in searches for each in search]))
 
 
-def _line(recording: Recording, sampler: str, searches: Sequence[Replayed]) -> list[str]:
-    """One cell and sampler, over all seeds."""
+def _heading(recording: Recording) -> str:
+    """The cell, and the best that there is to find."""
+    problem, optimum = recording.cell.problem, recording.optimum
+    assert optimum is not None
+    shape = f"{recording.cell.pattern.label}, {problem.key}"
+    best = f"{optimum.text}, {format_ms(recording.measured[optimum].time_ms or 0.0)}"
+    return f"{shape}: {len(recording.measured)} configurations, optimum {best}"
+
+
+def _line(sampler: str, searches: Sequence[Replayed]) -> str:
+    """One sampler in one cell, over all seeds."""
     regrets = [search.regret for search in searches]
-    needed = [len(recording.measured) if (n := search.needed(NEAR)) is None else n for search in searches]
-    ((chosen, _),) = Counter(search.chosen for search in searches).most_common(1)
-    problem = recording.cell.problem
-    shape = f"{problem.direction}{', causal' if problem.causal else ''}"
-    return [
-        f"{recording.cell.pattern.label}, {shape}, {problem.kv_len:,}",
-        str(len(recording.measured)),
-        sampler,
-        chosen.text if chosen else "nothing ran",
-        f"{statistics.median(regrets):.1%}",
-        f"{max(regrets):.1%}",
-        f"{sum(regret <= GOOD for regret in regrets)}/{len(regrets)}",
-        f"{statistics.median(len(search.asked) for search in searches):g}",
-        f"{statistics.median(needed):g}",
-    ]
+    ((chosen, times),) = Counter(search.chosen for search in searches).most_common(1)
+    good = sum(regret <= GOOD for regret in regrets)
+    measured = statistics.median(len(search.asked) for search in searches)
+    near = statistics.median(search.needed(NEAR) or float("inf") for search in searches)
+    return (
+        f"    {sampler:<7} regret {statistics.median(regrets):.1%}, worst {max(regrets):.1%}; "
+        f"within {GOOD:.0%} {good}/{len(searches)}; measured {measured:g}, {near:g} to come within {NEAR:.0%}; "
+        f"chose {times} times {chosen.text if chosen else 'nothing'}"
+    )
 
 
 def _summary(sampler: str, searches: Sequence[Replayed]) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import optuna
 from optuna.storages import InMemoryStorage
 
 from autotune.cell_tuner import Session
@@ -145,7 +144,6 @@ def replay(
         sampler: ``random`` is blind chance, to compare with.
         effort: how hard to search.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     worker, problem = RecordedWorker(recording, seed), recording.cell.problem
     session = Session(
         store=notebook,
