@@ -15,6 +15,7 @@ STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
 DTYPE_NAMES = ("float16", "bfloat16", "float32")
 EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
 FORMAT_NAMES = ("markdown", "html", "json", "csv")
+SAMPLER_NAMES = ("tpe", "random")
 SUITE_NAMES = ("extreme",)
 
 SPARSITY = click.option("--sparsity", default="0.9,0.95", show_default=True, help="Of local windows.")
@@ -227,6 +228,20 @@ def merge(db: str | None, other: str) -> None:
     from autotune.cli_share import run_merge
 
     run_merge(db=db, other=other)
+
+
+@main.command()
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True, help="Searches of each cell.")
+@click.option("--sampler", "samplers", multiple=True, type=click.Choice(SAMPLER_NAMES), help="Repeatable; default all.")
+@click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
+@click.option("--warm", is_flag=True, help="Let longer sequences begin with what is known of shorter ones.")
+def replay(**options: Any) -> None:
+    """Run the search on the measurements in RECORD, which `export` wrote, and say how good its choices are."""
+    from autotune.cli_replay import run_replay
+
+    run_replay(**options)
 
 
 @main.command()
