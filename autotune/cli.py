@@ -255,7 +255,7 @@ def doctor(db: str | None) -> None:
 
 def _command_line() -> str:
     """What was typed, as a shell would take it; reports and exports show it, so a URL's password is left out."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shlex.join(["autotune", *sys.argv[1:]]))
+    return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", shlex.join(["autotune", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,11 @@ class Progress(Observer):
         """Say why nothing else happens."""
         self._console.print(Text("measuring what the device reaches in plain operations", style="dim"))
 
+    def cells_awaited(self, cells: int) -> None:
+        """Say what is waited for."""
+        text = f"waiting for {cells} cells that other processes search; what they leave unfinished is done here"
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
+
     def time_left(self, seconds: float | None) -> None:
         """Show it instead of the average over the candidates so far."""
         self._left_s = seconds

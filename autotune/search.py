@@ -28,8 +28,10 @@ LIKE = 1.25  # expected times within this factor are alike
 
 def open_storage(store: Store) -> BaseStorage:
     """Optuna's tables, in the same database as the measurements."""
-    connect_args = {"timeout": 60} if store.connection_url.startswith("sqlite") else {}
-    return RDBStorage(store.connection_url, engine_kwargs={"connect_args": connect_args})
+    sqlite = store.connection_url.startswith("sqlite")
+    options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+    with store.claim("the tables of studies", wait=True):  # two processes that create them fail
+        return RDBStorage(store.connection_url, engine_kwargs=options)
 
 
 @dataclass(frozen=True, slots=True)
