@@ -85,7 +85,7 @@ def tune(
         if peak.flops_per_s is None:
             session.observer.rates_started()
             peak.measure()
-        shared = claimed_cells(store, environment_of(target), cells, deadline, session.observer)
+        shared = claimed_cells(store, environment, cells, deadline, session.observer)
         with closing(shared):
             return [session.tune_cell(cell, number, len(cells)) for number, cell in enumerate(shared, start=1)]
 
