@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: tune test slow check fix browser
+.PHONY: tune test slow check fix browser record
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +32,10 @@ browser:  ## the Chromium in which tests open the HTML report; where there is no
 	( [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium ) || \
 	echo "No Chromium, and it could not be installed here; as root: apt-get install -y chromium"
+
+record: $(READY)  ## measure again what the tests of the search replay: ten minutes on a quiet CPU
+	$(BIN)/python tests/autotune/make_record.py build/record.db
+	$(BIN)/autotune replay tests/data/search_record.json
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
