@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: tune test slow check fix browser postgresql
+.PHONY: tune test slow check fix browser postgresql record
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ postgresql:  ## the server that tests share a database on; where there is none t
 	( [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql ) || \
 	echo "No PostgreSQL, and it could not be installed here; as root: apt-get install -y postgresql"
+
+record: $(READY)  ## measure again what the tests of the search replay: ten minutes on a quiet CPU
+	$(BIN)/python tests/autotune/make_record.py build/record.db
+	$(BIN)/autotune replay tests/data/search_record.json
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

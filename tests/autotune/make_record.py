@@ -94,6 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("database", type=Path, help="where the measurements are kept in full")
     parser.add_argument("names", nargs="*", default=list(WORKLOADS), help="what to measure; the record holds all")
     arguments = parser.parse_args()
+    arguments.database.parent.mkdir(exist_ok=True)
     record(arguments.database, arguments.names)
     with Store.open(arguments.database, read_only=True) as store:
         RECORD.parent.mkdir(exist_ok=True)
