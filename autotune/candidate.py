@@ -13,6 +13,8 @@ from autotune.db.records import Measurement, Status
 from autotune.gate import Oracle, Outputs, checked_rows
 from autotune.inputs import Inputs, make_inputs
 from autotune.memory import lift_limit, limit_growth, watch_memory
+from autotune.out_of_memory import is_out_of_memory
+from autotune.shootout import Times
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
@@ -21,8 +23,6 @@ from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import race, slow_repeat_count, time_repeats, timed
 
 Phase = Literal["prepare", "compile", "run"]
-# As libraries say it, also from inside a compiler's error.
-OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 
@@ -48,9 +48,7 @@ class Race:
     candidates: tuple[Candidate, ...]
     rounds: int
     budget_s: float
-
-
-Times = list[tuple[float, ...]]  # milliseconds of each round, for each candidate
+    extra_rounds: int = 0  # while it is open who wins
 
 
 class Bench:
@@ -106,7 +104,8 @@ class Bench:
                 calls[-1]()
             enter("run")
             device = torch.device(contest.candidates[0].device)
-            return race(calls, device, rounds=contest.rounds, budget_s=contest.budget_s)
+            rounds, extra_rounds = contest.rounds, contest.extra_rounds
+            return race(calls, device, rounds=rounds, budget_s=contest.budget_s, extra_rounds=extra_rounds)
         except Exception:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return []
         finally:
@@ -220,7 +219,7 @@ def _failure(error: Exception, *, compiling: bool) -> Measurement:
     text = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, UnsupportedError) or "No available kernel" in text:
         return Measurement(status=Status.UNSUPPORTED, reason=str(error))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return Measurement(status=Status.OOM, reason=text[:REASON_CHARACTERS])
     if compiling:
         return Measurement(status=Status.COMPILE_ERROR, reason=text[:REASON_CHARACTERS])

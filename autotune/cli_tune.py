@@ -30,6 +30,7 @@ def run_tune(
     trials: int | None,
     budget: str | None,
     memory_limit: str | None,
+    force: bool,
     **shapes: Any,
 ) -> None:
     """Tune each device asked for, then print the winners and the database's place."""
@@ -48,6 +49,7 @@ def run_tune(
                     trials=trials,
                     budget_s=parse_seconds(budget) if budget else None,
                     memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
+                    force=force,
                     db=database,
                     observer=progress,
                     command=command,

@@ -33,6 +33,7 @@ def tune(
     trials: int | None = None,
     budget_s: float | None = None,
     memory_limit_bytes: int | None = None,
+    force: bool = False,
     db: str | Path | None = None,
     observer: Observer | None = None,
     command: str = "autotune.tune()",
@@ -47,6 +48,7 @@ def tune(
         trials: configurations to measure for each cell, instead of the effort's.
         budget_s: stop after so many seconds, with what has been found.
         memory_limit_bytes: peak memory above the inputs that a configuration may take; 80 % of the free memory if None.
+        force: run what would be skipped, and again what failed before.
         db: database path or URL; the default database if None.
         observer: told about progress.
         command: noted with the measurements.
@@ -55,6 +57,7 @@ def tune(
         AutotuneError: an argument is out of range, or the database cannot be used.
     """
     target = resolve_device(device)
+    environment = environment_of(target)
     chosen = choose_strategies(strategies)
     level = EFFORTS[effort] if trials is None else replace(EFFORTS[effort], trials=trials)
     cells = (workload or Workload()).cells(target)
@@ -64,23 +67,25 @@ def tune(
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
     with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
         run_id = store.begin_run(command)
-        peak = DevicePeak(store, worker, run_id, environment_of(target), str(target), cells[0].problem.dtype)
+        peak = DevicePeak(store, worker, run_id, environment, str(target), cells[0].problem.dtype)
         session = Session(
             store=store,
             storage=open_storage(store),
             worker=worker,
             peak=peak,
+            environment=environment,
             run_id=run_id,
             strategies=chosen,
             effort=level,
             memory_limit_bytes=limit,
             deadline=deadline,
             observer=observer or Observer(),
+            force=force,
         )
         if peak.flops_per_s is None:
             session.observer.rates_started()
             peak.measure()
-        shared = claimed_cells(store, environment_of(target), cells, deadline, session.observer)
+        shared = claimed_cells(store, environment, cells, deadline, session.observer)
         with closing(shared):
             return [session.tune_cell(cell, number, len(cells)) for number, cell in enumerate(shared, start=1)]
 

@@ -54,7 +54,15 @@ class Sdpa(Strategy):
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Torch's function, under the backend asked for."""
         attention = _attention(config.string("backend", "auto"), problem.causal, problem.group_size > 1)
-        return compiled(attention, config)
+        if self.one_length_only(config):
+            return compiled(attention, config)
+        return _compiled_once(attention, config, (problem.device, problem.dtype, problem.direction))
+
+
+@lru_cache
+def _compiled_once(attention: Attention, config: Config, kind: tuple[str, ...]) -> Attention:
+    """One compiled callable for all lengths, but not for all kinds of call: the graphs of each stay few."""
+    return compiled(attention, config)
 
 
 def _cuda_backends(problem: Problem) -> tuple[str, ...]:

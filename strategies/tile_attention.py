@@ -4,6 +4,7 @@ Each tile gives a partial output and its log-sum-exp; partial softmaxes merge wi
 (FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32 whatever the dtype.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -141,6 +142,8 @@ def _run(
         )
         for index, (q, k, v, rows, rows_lse) in enumerate(views):
             out, lse = plan.kernel.forward(q, k, v, tile.causal, scale)
+            if tile.multiplicity > 1:
+                lse = lse + math.log(tile.multiplicity)
             if tile.fresh:
                 rows.copy_(out)
                 rows_lse.copy_(lse)
@@ -170,6 +173,8 @@ def _backward(
             strict=True,
         )
         for index, (g, q, k, v, o, total_lse) in enumerate(operands):
+            if tile.multiplicity > 1:  # each probability is that of one of so many equal keys
+                total_lse = total_lse - math.log(tile.multiplicity)
             d_q, d_k, d_v = plan.kernel.backward(g, q, k, v, o, total_lse, tile.causal, scale)
             tile.query.add(d_query[:, tile.heads], index, d_q)
             _add_to_keys(tile, d_key, d_k, heads, index)

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from autotune.candidate import Candidate, Race, Times
+from autotune.candidate import Candidate, Race
 from autotune.db.records import Measurement, Status
 from autotune.observer import Observer
 from autotune.rates import Rates, RateTask
+from autotune.shootout import Times
 
 RATES = Rates(matmul_flops_per_s=1e18, copy_bytes_per_s=1e10)  # nothing that is planted is too fast for this machine
 

@@ -185,7 +185,7 @@ def test_too_much_at_a_shorter_length_is_skipped_at_longer_ones(db, measure, sta
         (128, Status.SKIPPED),
         (256, Status.SKIPPED),
     ]
-    assert {r.measurement.reason for r in zeros[1:]} == {f"{status} already at length 64"}
+    assert {r.measurement.reason for r in zeros[1:]} == {f"{status} already at length 64; --force tries again"}
 
 
 def test_measurements_of_another_environment_are_not_known_here(db, monkeypatch):
@@ -194,7 +194,7 @@ def test_measurements_of_another_environment_are_not_known_here(db, monkeypatch)
     elsewhere = type(elsewhere)(
         **{**{f: getattr(elsewhere, f) for f in elsewhere.__dataclass_fields__}, "torch_version": "9.9"}
     )
-    monkeypatch.setattr("autotune.cell_tuner.environment_of", lambda device: elsewhere)
+    monkeypatch.setattr("autotune.tuning.environment_of", lambda device: elsewhere)
     (result,) = run(db)
     assert result.measured == 3
 
