@@ -13,6 +13,7 @@ from autotune.db.records import Measurement, Status
 from autotune.gate import Oracle, Outputs, checked_rows
 from autotune.inputs import Inputs, make_inputs
 from autotune.memory import lift_limit, limit_growth, watch_memory
+from autotune.out_of_memory import is_out_of_memory
 from autotune.shootout import Times
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
@@ -22,8 +23,6 @@ from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import race, slow_repeat_count, time_once, time_repeats, timed
 
 Phase = Literal["prepare", "compile", "run"]
-# As libraries say it, also from inside a compiler's error.
-OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 
@@ -222,7 +221,7 @@ def _failure(error: Exception, *, compiling: bool) -> Measurement:
     text = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, UnsupportedError) or "No available kernel" in text:
         return Measurement(status=Status.UNSUPPORTED, reason=str(error))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return Measurement(status=Status.OOM, reason=text[:REASON_CHARACTERS])
     if compiling:
         return Measurement(status=Status.COMPILE_ERROR, reason=text[:REASON_CHARACTERS])

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from autotune.binding import FREE_MEMORY_SHARE
 from autotune.cli_options import workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
@@ -18,7 +19,6 @@ from autotune.reports.published import read_published
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
 from autotune.reports.terminal_choices import terminal_choices
-from autotune.runtime import FREE_MEMORY_SHARE
 from autotune.selector import Selector
 from autotune.strategies.suite_extreme import SUITES
 from autotune.units import UnitError, parse_bytes

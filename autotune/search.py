@@ -28,9 +28,10 @@ LIKE = 1.25  # expected times within this factor are alike
 
 def open_storage(store: Store) -> BaseStorage:
     """Optuna's tables, in the same database as the measurements."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    connect_args = {"timeout": 60} if store.connection_url.startswith("sqlite") else {}
-    return RDBStorage(store.connection_url, engine_kwargs={"connect_args": connect_args})
+    sqlite = store.connection_url.startswith("sqlite")
+    options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+    with store.claim("the tables of studies", wait=True):  # two processes that create them fail
+        return RDBStorage(store.connection_url, engine_kwargs=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Search:
         memory_limit_bytes: a peak above this is infeasible.
         first: configurations to try right after the default.
         expected_ms: of a configuration; what is alike comes in random order.
-        sampler: ``random`` is blind chance after the default, to compare with.
+        sampler: ``random`` is blind chance, to compare with.
         seed: of the sampler.
     """
 
@@ -73,6 +74,7 @@ class Search:
         sampler: Sampler = "tpe",
         seed: int = 0,
     ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spaces = spaces
         self._known = dict(known)
         self._limit = memory_limit_bytes
@@ -88,11 +90,7 @@ class Search:
         self._study = optuna.create_study(
             storage=storage, sampler=tpe, study_name=f"{name[:480]} [{shape}]", load_if_exists=True
         )
-        defaults = [space.default for space in spaces.values()]
-        plan = dict.fromkeys([*defaults[:1], *first, *defaults, *self._order] if sampler == "tpe" else defaults[:1])
-        certain = len({*first, *defaults})
-        planned = [config for config in list(plan)[: max(STARTUP, certain)] if config not in self._known]
-        for config in (*planned, *self._not_in_study()):
+        for config in (*(self._opening(first) if sampler == "tpe" else ()), *self._not_in_study()):
             self._enqueue(config)
 
     @property
@@ -127,6 +125,13 @@ class Search:
         """Report what came of a configuration."""
         self._known[ask.config] = measurement
         self._answer(ask.trial, measurement)
+
+    def _opening(self, first: Sequence[Config]) -> list[Config]:
+        """What is tried before the sampler is asked, as far as it is not known."""
+        defaults = [space.default for space in self._spaces.values()]
+        plan = list(dict.fromkeys([*defaults[:1], *first, *defaults, *self._order]))
+        certain = len({*first, *defaults})
+        return [config for config in plan[: max(STARTUP, certain)] if config not in self._known]
 
     def _answer(self, trial: Trial, measurement: Measurement) -> None:
         time_ms = measurement.time_ms

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from autotune.effort import EFFORTS, Level
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.observer import CellResult, Observer
 from autotune.search import open_storage
+from autotune.shares import claimed_cells
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.strategy import Strategy
@@ -63,7 +65,6 @@ def tune(
     limit = free if memory_limit_bytes is None else memory_limit_bytes
     deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
-    results = []
     with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
         run_id = store.begin_run(command)
         peak = DevicePeak(store, worker, run_id, environment, str(target), cells[0].problem.dtype)
@@ -84,10 +85,9 @@ def tune(
         if peak.flops_per_s is None:
             session.observer.rates_started()
             peak.measure()
-        for number, cell in enumerate(cells, start=1):
-            if time.monotonic() < deadline:
-                results.append(session.tune_cell(cell, number, len(cells)))
-    return results
+        shared = claimed_cells(store, environment, cells, deadline, session.observer)
+        with closing(shared):
+            return [session.tune_cell(cell, number, len(cells)) for number, cell in enumerate(shared, start=1)]
 
 
 def choose_strategies(names: Sequence[str] | None) -> dict[str, Strategy]:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from autotune.db.address import Address
+from autotune.db.claims import claim
 from autotune.db.engine import connect
 from autotune.db.failures import one_line_errors
 from autotune.db.merging import Merged, merge
@@ -90,6 +91,17 @@ class Store:
     def connection_url(self) -> str:
         """The SQLAlchemy URL with its password, for another library to connect to; not for printing."""
         return self._address.url.render_as_string(hide_password=False)
+
+    @contextmanager
+    def claim(self, name: str, *, wait: bool = False) -> Iterator[bool]:
+        """Whether the caller has ``name`` to itself while the block lasts, among all who have this database open.
+
+        A claim ends with the process that holds it, too. With ``wait`` the block begins when it is the caller's.
+        """
+        with ExitStack() as held:
+            with one_line_errors(self.name):
+                ours = held.enter_context(claim(self._engine, self._address, name, wait=wait))
+            yield ours
 
     def begin_run(self, command: str) -> int:
         """Note that an invocation begins; the id goes with its measurements."""

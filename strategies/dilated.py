@@ -29,7 +29,7 @@ class DilatedBranches(TileStrategy):
     def choices(self, problem: Problem, pattern: Pattern) -> tuple[Choice, ...]:
         """Whether to unite the keys of the branches, where that is possible."""
         nests = isinstance(pattern, Dilated) and nesting_refusal(problem, pattern) is None
-        return (Choice("keys", ("branches", "union") if nests else ("branches",)),)
+        return (Choice("keys", ("branches", "union") if nests else ("branches",)), *reads(pattern))
 
     def tiles(self, problem: Problem, pattern: Pattern, config: Config) -> Iterator[Tile]:
         """The branches' segments, or what they hold beside one another."""
@@ -39,6 +39,12 @@ class DilatedBranches(TileStrategy):
         if (reason := nesting_refusal(problem, pattern)) is not None:
             raise UnsupportedError(f"keys is 'union', but {pattern.label} has none to unite: {reason}")
         return union_tiles(problem, pattern)
+
+
+def reads(pattern: Pattern) -> tuple[Choice, ...]:
+    """Views or copies of the rows of a grid, where there are rates above 1."""
+    strided = isinstance(pattern, Dilated) and max(pattern.dilation_rates) > 1
+    return (Choice("reads", ("views", "copies")),) if strided else ()
 
 
 def dilated_tiles(problem: Problem, pattern: Dilated) -> Iterator[Tile]:

@@ -60,6 +60,10 @@ class Flex(Strategy):
         total += 4 * problem.batch * problem.heads * problem.query_len
         return total + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
 
+    def one_length_only(self, config: Config) -> bool:
+        """Always: a block mask is of one length."""
+        return True
+
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Bind block mask and score modifier; the mask is made for the device of the first call."""
         options: Any = {

@@ -54,11 +54,19 @@ class Sdpa(Strategy):
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Torch's function, under the backend asked for."""
         attention = _attention(config.string("backend", "auto"), problem.causal, problem.group_size > 1)
-        return compiled(attention, config)
+        if self.one_length_only(config):
+            return compiled(attention, config)
+        return _compiled_once(attention, config, (problem.device, problem.dtype, problem.direction))
+
+
+@lru_cache
+def _compiled_once(attention: Attention, config: Config, kind: tuple[str, ...]) -> Attention:
+    """One compiled callable for all lengths, but not for all kinds of call: the graphs of each stay few."""
+    return compiled(attention, config)
 
 
 def _math_bytes(problem: Problem) -> int:
-    """Scores and weights, wide, and which of them are -inf; a causal mask for all heads; wide copies of the operands."""
+    """Scores and weights, wide, and which of them are -inf; the causal mask of all heads; wide copies of operands."""
     item = problem.torch_dtype.itemsize
     wide = max(4, item)
     pairs = problem.query_len * problem.kv_len

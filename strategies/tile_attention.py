@@ -12,8 +12,9 @@ from functools import partial
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import Kernel
-from autotune.strategies.tiles import Tile
+from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
@@ -27,10 +28,9 @@ def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, 
         out: the partial softmax over further keys, shape (..., L, D).
         lse: its log-sum-exp, float32, shape (..., L).
     """
-    merged = torch.logaddexp(total_lse, lse)
-    total.mul_(torch.exp(total_lse - merged).unsqueeze(-1))
-    total.addcmul_(out.to(total.dtype), torch.exp(lse - merged).unsqueeze(-1))
-    total_lse.copy_(merged)
+    # The weights exp(lse - merged) and exp(total_lse - merged) add up to one: a single pass over the rows mixes them.
+    total.lerp_(out.to(total.dtype), torch.sigmoid(lse - total_lse).unsqueeze(-1))
+    total_lse.copy_(torch.logaddexp(total_lse, lse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,11 @@ class TilePlan:
     blocks: tuple[QueryBlock, ...]
     kernel: Kernel
     merge: Merge = merge_rows
+    copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
+
+    def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+        """What a kernel is given of views of these positions."""
+        return map(torch.Tensor.contiguous, views) if self.copies and span.step > 1 else views
 
 
 def attend(
@@ -133,9 +138,8 @@ def _run(
     for tile in block.tiles:
         where = tile.query.shifted(-block.start)
         views = zip(
-            _query_views(tile, query),
-            _key_views(tile, key, query.shape[1]),
-            _key_views(tile, value, query.shape[1]),
+            plan.reads(tile.query, _query_views(tile, query)),
+            *(plan.reads(tile.key, _key_views(tile, x, query.shape[1])) for x in (key, value)),
             where.views(total[:, tile.heads]),
             where.views(total_lse[:, tile.heads]),
             strict=True,
@@ -168,9 +172,9 @@ def _backward(
     d_query, d_key, d_value = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (query, key, value))
     for tile in (tile for block in plan.blocks for tile in block.tiles):
         operands = zip(
-            *(_query_views(tile, x) for x in (grad, query)),
-            *(_key_views(tile, x, heads) for x in (key, value)),
-            *(_query_views(tile, x) for x in (out, lse)),
+            *(plan.reads(tile.query, _query_views(tile, x)) for x in (grad, query)),
+            *(plan.reads(tile.key, _key_views(tile, x, heads)) for x in (key, value)),
+            *(plan.reads(tile.query, _query_views(tile, x)) for x in (out, lse)),
             strict=True,
         )
         for index, (g, q, k, v, o, total_lse) in enumerate(operands):

@@ -9,7 +9,7 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.tiles import Span, Tile
 
 
-def tile_bytes(problem: Problem, tiles: Iterable[Tile], block: int, copied_at_once: int) -> int:
+def tile_bytes(problem: Problem, tiles: Iterable[Tile], block: int, copied_at_once: int, *, copies: bool) -> int:
     """Peak of a call.
 
     Args:
@@ -17,8 +17,9 @@ def tile_bytes(problem: Problem, tiles: Iterable[Tile], block: int, copied_at_on
         tiles: all of them.
         block: queries that are finished before the next begin.
         copied_at_once: key positions that one kernel call may gather.
+        copies: whether rows that lie apart are brought together before a kernel reads them.
     """
-    calls = {_largest_call(tile, problem, block, copied_at_once) for tile in tiles}
+    calls = {_largest_call(tile, problem, block, copied_at_once, copies) for tile in tiles}
     rows, item = problem.batch * problem.heads * problem.query_len, problem.torch_dtype.itemsize
     results = problem.output_bytes + rows * 4
     sums = 0 if item == 4 else problem.batch * problem.heads * block * problem.head_dim * 4
@@ -39,8 +40,9 @@ class Call:
     heads: int
     rows: int
     keys: int
-    gathered_heads: int  # of keys; 0 where keys are views
-    gathers_queries: bool
+    copied_heads: int  # of keys; 0 where keys are views
+    copies_queries: bool
+    copies_sums: bool  # the running sums of these rows, which are then written back
     fresh: bool
     held: int  # sets of copies: the loop over batch elements lets go of them late
 
@@ -48,9 +50,10 @@ class Call:
         """Copies of operands, and either one that is made on the way, or results with what comes beside them."""
         rows, query_bytes = self.together * self.heads * self.rows, self._query_bytes(problem)
         wide = rows * problem.head_dim * 4
-        copies = self._key_copies(problem) + (query_bytes + wide + rows * 4 if self.gathers_queries else 0)
+        copies = self._key_copies(problem) + (query_bytes if self.copies_queries else 0)
+        copies += wide + rows * 4 if self.copies_sums else 0
         buffers = forward_buffers(problem, self.rows, self.keys)
-        merging = 0 if self.fresh else 3 * rows * 4 + (0 if problem.torch_dtype.itemsize == 4 else wide)
+        merging = 0 if self.fresh else 2 * rows * 4 + (0 if problem.torch_dtype.itemsize == 4 else wide)
         results = query_bytes + rows * 4 + max(buffers, merging)
         return self.held * copies + max(self._spreading(problem), results)
 
@@ -58,10 +61,10 @@ class Call:
         """Copies of operands, and either one that is made on the way, or gradients with what comes beside them."""
         query_bytes, key_bytes = self._query_bytes(problem), self._key_bytes(problem, self.heads)
         # The gradient of the output, the query, the output and its log-sum-exp.
-        copies = 3 * query_bytes + self.together * self.heads * self.rows * 4 if self.gathers_queries else 0
+        copies = 3 * query_bytes + self.together * self.heads * self.rows * 4 if self.copies_queries else 0
         # The kernel lays the gradient of the output out anew.
         kernel = query_bytes + backward_buffers(problem, self.rows, self.keys)
-        adding = self._key_bytes(problem, self.gathered_heads, 4) if problem.group_size > 1 else 0
+        adding = self._key_bytes(problem, self.copied_heads, 4) if problem.group_size > 1 else 0
         if (item := problem.torch_dtype.itemsize) != 4:
             adding += max(query_bytes, key_bytes) // item * 4
         results = query_bytes + 2 * key_bytes + max(kernel, adding)
@@ -74,29 +77,32 @@ class Call:
         return self.together * heads * self.keys * problem.head_dim * (item or problem.torch_dtype.itemsize)
 
     def _key_copies(self, problem: Problem) -> int:
-        """Keys and values that are gathered, and those that are spread over the query heads."""
-        return 2 * self._key_bytes(problem, self.gathered_heads + (self.heads if problem.group_size > 1 else 0))
+        """Keys and values that are brought together, and those that are spread over the query heads."""
+        return 2 * self._key_bytes(problem, self.copied_heads + (self.heads if problem.group_size > 1 else 0))
 
     def _spreading(self, problem: Problem) -> int:
         """Strided keys are copied before they are spread over the query heads."""
-        return 0 if self.gathered_heads or problem.group_size == 1 else self._key_bytes(problem, problem.kv_heads)
+        return 0 if self.copied_heads or problem.group_size == 1 else self._key_bytes(problem, problem.kv_heads)
 
 
-def _largest_call(tile: Tile, problem: Problem, block: int, copied_at_once: int) -> Call:
+def _largest_call(tile: Tile, problem: Problem, block: int, copied_at_once: int, copies: bool) -> Call:
     repeat, rows = most_rows(tile.query, block)
-    keys, gathered_heads = tile.key.length, 0
+    keys, copied_heads = tile.key.length, 0
+    if copies and tile.key.step > 1 and problem.group_size == 1:
+        copied_heads = tile.head_count
     if isinstance(tile.key, Gather):
         keys = min(keys, max(copied_at_once, tile.key.piece) // tile.key.piece * tile.key.piece)
         repeat = min(repeat, max(1, copied_at_once // keys))
-        gathered_heads = problem.kv_heads if problem.group_size > 1 else tile.head_count
+        copied_heads = problem.kv_heads if problem.group_size > 1 else tile.head_count
     whole_batch = repeat == 1 and isinstance(tile.query, Span)
     return Call(
         together=problem.batch if whole_batch else repeat,
         heads=tile.head_count,
         rows=rows,
         keys=keys,
-        gathered_heads=gathered_heads,
-        gathers_queries=isinstance(tile.query, Gather),
+        copied_heads=copied_heads,
+        copies_queries=isinstance(tile.query, Gather) or (copies and tile.query.step > 1),
+        copies_sums=isinstance(tile.query, Gather),
         fresh=tile.fresh,
         held=1 if whole_batch else min(problem.batch, 3),
     )

@@ -29,6 +29,7 @@ COPIED_BYTES = 16 << 20
 class TileStrategy(Strategy):
     """Describes its tiles; the tile core does the rest.
 
+    ``reads``: whether kernels read rows that lie apart as they are, or copies that lie together.
     ``query_block``: how many queries are finished before the next begin, 0 for all at once; it bounds the workspace.
     What ``compile`` compiles here is the merge of partial softmaxes: the tiles themselves run on vendor kernels, and
     unrolling hundreds of them into one graph costs 40 s of compilation and runs slower (2 cores, 8,192 tokens).
@@ -64,8 +65,8 @@ class TileStrategy(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, the running block and the largest kernel call; gradients when training."""
-        tiles = self.tiles(problem, pattern, config)
-        return tile_bytes(problem, tiles, _query_block(problem, config), _copied_at_once(problem))
+        tiles, block = self.tiles(problem, pattern, config), _query_block(problem, config)
+        return tile_bytes(problem, tiles, block, _copied_at_once(problem), copies=_copies(config))
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Those of the tiles."""
@@ -83,7 +84,8 @@ class TileStrategy(Strategy):
             QueryBlock(start, min(start + size, length), tuple(_pieces(tiles, start, start + size, most)))
             for start in range(0, length, size)
         ]
-        return bind(TilePlan(tuple(blocks), kernel, _merge(config.string("compile", "off"), problem.dtype)))
+        merge = _merge(config.string("compile", "off"), problem.dtype)
+        return bind(TilePlan(tuple(blocks), kernel, merge, copies=_copies(config)))
 
 
 def _pieces(tiles: Iterable[Tile], start: int, stop: int, most: int) -> Iterator[Tile]:
@@ -126,3 +128,8 @@ def _merge_compiled(
     where = tuple(0 if size == 1 else slice(None) for size in lse.shape)
     with torch._dynamo.config.patch(recompile_limit=64):
         merge(total[where], total_lse[where], out[where], lse[where])
+
+
+def _copies(config: Config) -> bool:
+    """Whether kernels read copies of rows that lie apart."""
+    return config.string("reads", "views") == "copies"

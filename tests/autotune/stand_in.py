@@ -54,11 +54,15 @@ class Recorder(Observer):
         self.events = []
         self.finished = []
         self.planned = []
+        self.left = []
         self.after = after
 
     def cell_started(self, cell, number, total, candidates):
         self.events.append(("cell", number, total))
         self.planned.append(candidates)
+
+    def time_left(self, seconds):
+        self.left.append(seconds)
 
     def candidate_started(self, config):
         self.events.append(("try", config))

@@ -23,6 +23,7 @@ ANY = [
     for name, pattern in FEW.items()
     for strategy in supported(problem, pattern).values()
 ]
+TRAINING = both_ways([replace(self_attention(127), direction="training")])
 CHUNKED = [
     Case("ring", name, PATTERNS[name], problem, Config.of("ring", chunk_size=chunk_size, compile="off"))
     for problem in both_ways([replace(self_attention(127), direction="training")])
@@ -66,6 +67,18 @@ def test_any_query_block_gives_the_same_function_and_gradients(case):
     check_oracle(case.build(), case.problem, case.pattern)
     if case.problem.training:
         check_gradients(case.build(), case.problem, case.pattern)
+
+
+@over(expand(PROBLEMS[:1], {"dense": Dense()}))
+def test_without_rates_there_is_nothing_to_copy(case):
+    assert all("reads" not in config.values for config in STRATEGIES[case.strategy].space(case.problem, case.pattern))
+
+
+@over([case for case in expand(TRAINING, PATTERNS, every_config=True) if case.config.string("reads", "") == "copies"])
+@pytest.mark.usefixtures("nan_memory")
+def test_copies_of_a_grid_give_the_same_function_and_gradients(case):
+    check_oracle(case.build(), case.problem, case.pattern)
+    check_gradients(case.build(), case.problem, case.pattern)
 
 
 @over(ANY)
