@@ -1,11 +1,13 @@
 """Running a suite: its implementations at every length, measured as a search measures, with nothing searched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, count, groupby
 from pathlib import Path
+from types import MappingProxyType
 
+from autotune.calibration import Calibrations
 from autotune.candidate import Race
 from autotune.cells import Cell, Workload
 from autotune.db.location import default_database
@@ -113,6 +115,7 @@ def open_run(
             limits=limits,
             observer=observer or Observer(),
             forecast=Forecast(suite),
+            calibrations=Calibrations(store.records(environment_fingerprint=environment.fingerprint)),
         )
 
 
@@ -129,6 +132,7 @@ class SuiteRun:
     limits: Limits
     observer: Observer
     forecast: Forecast
+    calibrations: Calibrations
 
     def measure(self, cells: Sequence[Cell]) -> list[CellResult]:
         """Every cell, each implementation in turn."""
@@ -216,14 +220,16 @@ class SuiteRun:
         foregone = self._foregone(history.cell, implementation)
         history.add(config, foregone or self._run(history, config))
         self._note(history, implementation)
+        self.calibrations.note(history.cell.problem, history.cell.pattern, config, history.tried[config])
         self.observer.candidate_finished(config, history.tried[config])
         return foregone is None
 
     def _run(self, history: History, config: Config) -> Measurement:
         strategy = STRATEGIES[config.strategy]
+        predicted = self._rules(history.cell).predicted(strategy, config)
         candidate = history.candidate(strategy, config, timing_budget_s=TIMING_BUDGET_S)
         measurement = self.peak.checked(history.flops(strategy, config), self.worker.measure(candidate))
-        return history.predicted(strategy, config, measurement)
+        return replace(measurement, predicted_memory_bytes=predicted.peak_bytes)
 
     def _foregone(self, cell: Cell, implementation: Implementation) -> Measurement | None:
         """What comes of an implementation without running it; None if it has to be run."""
@@ -233,12 +239,14 @@ class SuiteRun:
         if self.limits.force:
             return None
         known = self.forecast.known.get(implementation.name)
-        rules = SkipRules(
-            cell, self.limits.memory_for(cell), self.limits.call_s, {} if known is None else {config: known}
-        )
+        rules = self._rules(cell, {} if known is None else {config: known})
         strategy = STRATEGIES[config.strategy]
         flops = strategy.flops(cell.problem, cell.pattern, config)
         return rules.verdict(strategy, config) or self._too_slow_at_best(flops)
+
+    def _rules(self, cell: Cell, known: Mapping[Config, Known] = MappingProxyType({})) -> SkipRules:
+        memory_bytes, call_s = self.limits.memory_for(cell), self.limits.call_s
+        return SkipRules(cell, memory_bytes, call_s, known, calibrations=self.calibrations)
 
     def _too_slow_at_best(self, flops: float) -> Measurement | None:
         """Operations that are over the limit even at the device's peak, of which nothing else need be known."""

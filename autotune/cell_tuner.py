@@ -103,17 +103,19 @@ class Session:
             self.observer.time_left(pace.left_s())
             strategy = self.strategies[ask.config.strategy]
             skipped = None if self.force else rules.verdict(strategy, ask.config)
-            measurement = skipped or self._measure(history, strategy, ask.config)
+            measurement = skipped or self._measure(history, rules, ask.config)
             if measurement.status is not Status.SKIPPED:
                 pace.step()
             history.add(ask.config, measurement)
             search.tell(ask, measurement)
             self.observer.candidate_finished(ask.config, measurement)
 
-    def _measure(self, history: History, strategy: Strategy, config: Config) -> Measurement:
+    def _measure(self, history: History, rules: SkipRules, config: Config) -> Measurement:
+        strategy = self.strategies[config.strategy]
+        predicted = rules.predicted(strategy, config)
         measurement = self.worker.measure(self._candidate(history, config))
         measurement = self.peak.checked(history.flops(strategy, config), measurement)
-        return history.predicted(strategy, config, measurement)
+        return replace(measurement, predicted_memory_bytes=predicted.peak_bytes)
 
     def _final(self, history: History, defaults: Collection[Config], deadline: float) -> list[Config]:
         """Race the fastest few in turn, for medians taken minutes apart on a shared machine do not compare.

@@ -52,6 +52,7 @@ class Decision:
         record: the measurement it rests on; the nearer one, where it is interpolated.
         predicted_ms: median time of a call; None if nothing was measured.
         predicted_memory_bytes: peak above the inputs.
+        memory_basis: what that rests on; empty if nobody was asked.
         confidence: 1 where the measured lengths on both sides predict the same time, the quotient of their
             predictions otherwise; None where it is not interpolated.
         margin: the next one's predicted time / this one's - 1; None without a next one.
@@ -67,6 +68,7 @@ class Decision:
     record: Record | None = None
     predicted_ms: float | None = None
     predicted_memory_bytes: int
+    memory_basis: str = ""
     confidence: float | None = None
     margin: float | None = None
     rejected: tuple[Rejected, ...] = ()
@@ -80,13 +82,14 @@ class Decision:
     def text(self) -> str:
         """The decision as a person reads it."""
         time = "unknown" if self.predicted_ms is None else format_ms(self.predicted_ms)
+        basis = f" ({self.memory_basis})" if self.memory_basis else ""
         lines = [
             f"runs      {self.config.text}",
             f"computes  {self.pattern.label}",
             f"for       {'shapes that only torch takes' if self.problem is None else self.problem.key}",
             f"source    {self.source}: {self.reason}",
             *(f"asked     {step}" for step in self.steps),
-            f"predicts  {time}, peak memory {format_bytes(self.predicted_memory_bytes)} above the inputs",
+            f"predicts  {time}, peak memory {format_bytes(self.predicted_memory_bytes)} above the inputs{basis}",
         ]
         if self.confidence is not None:
             lines.append(f"trust     {self.confidence:.2f}: how far the lengths on both sides agree about the time")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from autotune.candidate import Candidate
@@ -126,11 +126,6 @@ class History:
     def flops(self, strategy: Strategy, config: Config) -> float:
         """Operations that a configuration executes."""
         return strategy.flops(self.cell.problem, self.cell.pattern, config)
-
-    def predicted(self, strategy: Strategy, config: Config, measurement: Measurement) -> Measurement:
-        """The measurement with the strategy's own estimate of its memory."""
-        estimate = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
-        return replace(measurement, predicted_memory_bytes=estimate)
 
     def add(self, config: Config, measurement: Measurement) -> None:
         """Store a measurement, unless it is the skip that is already stored."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from autotune.calibration import Calibrations, Prediction
 from autotune.db.records import Choice, Record, Status
 from autotune.strategies.catalog import STRATEGIES, refusal
 from autotune.strategies.config import Config
@@ -30,7 +31,7 @@ class Option:
     record: Record  # the nearer one, where there are two
     won: float  # share of the cells it rests on whose search it won
     time_ms: float
-    memory_bytes: int
+    memory: Prediction
     confidence: float | None = None  # see `Decision`
 
 
@@ -42,6 +43,7 @@ class Evidence:
         self._chosen = {Cell(choice.problem, choice.pattern): choice.config for choice in choices}
         self._cells: dict[Cell, dict[Config, Record]] = {}
         self._untrusted: dict[Cell, set[Config]] = {}
+        self._calibrations = Calibrations(latest.values())
         for record in latest.values():
             cell, measurement = Cell(record.problem, record.pattern), record.measurement
             if measurement.status is Status.OK and measurement.time_ms:
@@ -109,7 +111,7 @@ class Evidence:
             ends[nearness > 0.5],
             won=(ends[0].won + ends[1].won) / 2,
             time_ms=math.exp(first + nearness * (second - first)),
-            memory_bytes=max(option.memory_bytes for option in ends),
+            memory=max((option.memory for option in ends), key=lambda memory: memory.peak_bytes),
             confidence=math.exp(-abs(first - second)),
         )
 
@@ -122,21 +124,23 @@ class Evidence:
             record=record,
             won=float(self._chosen.get(Cell(record.problem, record.pattern)) == record.config),
             time_ms=measurement.time_ms,
-            memory_bytes=measurement.peak_memory_bytes or 0,
+            memory=Prediction(measurement.peak_memory_bytes or 0, "measured"),
         )
 
     def _scaled(self, record: Record, problem: Problem, pattern: Pattern) -> Option:
-        """Time in proportion to the arithmetic, memory in proportion to the estimate."""
+        """Time in proportion to the arithmetic, memory by the calibrated estimate."""
         measured = self._as_measured(record)
-        strategy = STRATEGIES[record.config.strategy]
-        estimate = strategy.memory_bytes(problem, pattern, record.config)
-        known = strategy.memory_bytes(record.problem, record.pattern, record.config)
         return replace(
             measured,
             pattern=pattern,
             time_ms=measured.time_ms * pattern.flops(problem) / _flops(record),
-            memory_bytes=int(estimate * max(1.0, measured.memory_bytes / known)),
+            memory=self.memory(problem, pattern, record.config),
         )
+
+    def memory(self, problem: Problem, pattern: Pattern, config: Config) -> Prediction:
+        """What a configuration takes that has not been measured for the problem."""
+        estimate = STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
+        return self._calibrations.predicted(problem, config, estimate)
 
 
 def _length(cell: Cell) -> int:

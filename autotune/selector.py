@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from autotune.calibration import Prediction
 from autotune.db.records import Choice, Environment, Record
 from autotune.decide import TIE
 from autotune.decision import Decision, NothingFitsError, Rejected, Source
 from autotune.prediction import Evidence, Option
-from autotune.strategies.catalog import STRATEGIES, default_config
+from autotune.strategies.catalog import default_config
 from autotune.strategies.config import Config
 from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Pattern
@@ -53,7 +54,7 @@ class _Standing:
             config=option.config,
             reason=reason,
             predicted_ms=option.time_ms,
-            predicted_memory_bytes=option.memory_bytes,
+            predicted_memory_bytes=option.memory.peak_bytes,
         )
 
 
@@ -109,7 +110,7 @@ class Selector:
         able = [one for one in known if one.hindrance is None and room.refusal(one.option) is None]
         if able:
             return _decision(problem, able, known, room, tuple(steps))
-        return _default(problem, patterns, known, room, steps)
+        return _default(problem, patterns, known, room, steps, self._measured.memory)
 
     def _climb(self, problem: Problem, pattern: Pattern, steps: list[str]) -> _Rung:
         """The first rung that knows something of a pattern; what each rung said is added to the steps."""
@@ -148,10 +149,11 @@ class _Room:
 
     def refusal(self, option: Option) -> str | None:
         """Why an option has no room, in one clause."""
-        if self.fits(option.pattern, option.memory_bytes):
+        need_bytes = option.memory.peak_bytes
+        if self.fits(option.pattern, need_bytes):
             return None
-        need = f"needs {format_bytes(option.memory_bytes)}"
-        if option.memory_bytes > self.limit_bytes:
+        need = f"needs {format_bytes(need_bytes)} ({option.memory.basis})"
+        if need_bytes > self.limit_bytes:
             return f"{need}, limit {format_bytes(self.limit_bytes)}"
         return f"{need}, no less than what ran out of memory here"
 
@@ -164,7 +166,12 @@ class _Room:
 
 
 def _default(
-    problem: Problem, patterns: Sequence[Pattern], known: Sequence[_Standing], room: _Room, steps: Sequence[str]
+    problem: Problem,
+    patterns: Sequence[Pattern],
+    known: Sequence[_Standing],
+    room: _Room,
+    steps: Sequence[str],
+    memory: Callable[[Problem, Pattern, Config], Prediction],
 ) -> Decision:
     """The first accepted pattern's default that fits, unless it is known not to.
 
@@ -172,13 +179,13 @@ def _default(
         NothingFitsError: none does.
     """
     ruled_out = {(one.option.pattern, one.option.config) for one in known if one.hindrance is None}
-    needs = [one.option.memory_bytes for one in known if one.hindrance is None]
+    needs = [one.option.memory for one in known if one.hindrance is None]
     for pattern in patterns:
         config = default_config(problem, pattern)
         if (pattern, config) in ruled_out:
             continue
-        needs.append(STRATEGIES[config.strategy].memory_bytes(problem, pattern, config))
-        if room.fits(pattern, needs[-1]):
+        needs.append(memory(problem, pattern, config))
+        if room.fits(pattern, needs[-1].peak_bytes):
             return Decision(
                 problem=problem,
                 pattern=pattern,
@@ -186,13 +193,14 @@ def _default(
                 source="default",
                 reason=_why_default(known),
                 steps=(*steps, f"default: of {pattern.label}"),
-                predicted_memory_bytes=needs[-1],
+                predicted_memory_bytes=needs[-1].peak_bytes,
+                memory_basis=needs[-1].basis,
                 rejected=tuple(_without_room(known, room)),
             )
     who = "known configuration" if known else "default"
     remedy = "raise the limit, free memory or accept another pattern"
     untuned = "" if known else "; nothing is tuned, so also run `autotune tune`"
-    need = format_bytes(min(needs))
+    need = format_bytes(min(need.peak_bytes for need in needs))
     raise NothingFitsError(
         f"{room.text} the most frugal {who} of the accepted patterns needs {need}; {remedy}{untuned}"
     )
@@ -219,7 +227,8 @@ def _decision(
         steps=steps,
         record=option.record,
         predicted_ms=option.time_ms,
-        predicted_memory_bytes=option.memory_bytes,
+        predicted_memory_bytes=option.memory.peak_bytes,
+        memory_basis=option.memory.basis,
         confidence=option.confidence,
         margin=slower[0].option.time_ms / option.time_ms - 1 if slower else None,
         rejected=(

@@ -1,8 +1,9 @@
 """Why a candidate is not worth running, said before it runs."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from autotune.calibration import Calibrations, Prediction
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Record, Status
 from autotune.effort import Effort
@@ -25,6 +26,7 @@ class SkipRules:
         skip_factor: a candidate that was so many times slower than the best at a shorter length is not run.
         defaults: configurations to which that does not apply.
         known: what each configuration, or its like, did at another length.
+        calibrations: what has run, for the prediction of memory.
     """
 
     cell: Cell
@@ -33,6 +35,7 @@ class SkipRules:
     known: Mapping[Config, Known]
     skip_factor: float = float("inf")
     defaults: Collection[Config] = ()
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
     @classmethod
     def of(
@@ -41,7 +44,7 @@ class SkipRules:
         memory_limit_bytes: int,
         effort: Effort,
         defaults: Collection[Config],
-        records: Iterable[Record],
+        records: Sequence[Record],
     ) -> "SkipRules":
         """Look at records of the same kind of problem at shorter lengths, the longest of them."""
         shorter: dict[Config, Known] = {}
@@ -53,21 +56,27 @@ class SkipRules:
             known = shorter.get(record.config)
             if known is None or known.length <= record.problem.kv_len:
                 shorter[record.config] = Known(record.problem, record.pattern, record.measurement)
-        return cls(cell, memory_limit_bytes, effort.run_s / CALLS, shorter, effort.skip_factor, defaults)
+        calibrations = Calibrations(records)
+        return cls(cell, memory_limit_bytes, effort.run_s / CALLS, shorter, effort.skip_factor, defaults, calibrations)
 
     def verdict(self, strategy: Strategy, config: Config) -> Measurement | None:
         """A ``skipped`` measurement with the rule, or None to run the candidate."""
-        predicted = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
+        predicted = self.predicted(strategy, config)
         reason = self._too_large(predicted) or self._too_slow(config)
         if reason is None:
             return None
-        return Measurement(status=Status.SKIPPED, reason=reason, predicted_memory_bytes=predicted)
+        return Measurement(status=Status.SKIPPED, reason=reason, predicted_memory_bytes=predicted.peak_bytes)
 
-    def _too_large(self, predicted: int) -> str | None:
-        if predicted <= self.memory_limit_bytes:
+    def predicted(self, strategy: Strategy, config: Config) -> Prediction:
+        """Peak memory of a candidate, as far as it can be told before it runs."""
+        estimate = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
+        return self.calibrations.predicted(self.cell.problem, config, estimate)
+
+    def _too_large(self, predicted: Prediction) -> str | None:
+        if predicted.peak_bytes <= self.memory_limit_bytes:
             return None
-        need, limit = format_bytes(predicted), format_bytes(self.memory_limit_bytes)
-        return f"predicted peak memory {need} is over the limit, {limit}"
+        need, limit = format_bytes(predicted.peak_bytes), format_bytes(self.memory_limit_bytes)
+        return f"predicted peak memory {need} ({predicted.basis}) is over the limit, {limit}"
 
     def _too_slow(self, config: Config) -> str | None:
         if (known := self.known.get(config)) is None:
