@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autotune.runtime import attention, explain
-    from autotune.selector import Decision
+    from autotune.decision import Decision
+    from autotune.hugging_face import register_transformers
+    from autotune.replacement import replace_sdpa
+    from autotune.runtime import attention, explain, reload
     from autotune.strategies.config import Config
     from autotune.strategies.errors import AutotuneError
     from autotune.strategies.pattern import Dense
@@ -37,6 +39,9 @@ __all__ = [
     "Strided",
     "attention",
     "explain",
+    "register_transformers",
+    "reload",
+    "replace_sdpa",
     "tune",
 ]
 
@@ -45,7 +50,7 @@ _HOMES = {
     "BlockLayout": "autotune.strategies.pattern_block_layout",
     "BlockSparse": "autotune.strategies.pattern_blocks",
     "Config": "autotune.strategies.config",
-    "Decision": "autotune.selector",
+    "Decision": "autotune.decision",
     "Dense": "autotune.strategies.pattern",
     "Dilated": "autotune.strategies.pattern_dilated",
     "GlobalWindowRandom": "autotune.strategies.pattern_global_window_random",
@@ -54,6 +59,9 @@ _HOMES = {
     "Strided": "autotune.strategies.pattern_strided",
     "attention": "autotune.runtime",
     "explain": "autotune.runtime",
+    "register_transformers": "autotune.hugging_face",
+    "reload": "autotune.runtime",
+    "replace_sdpa": "autotune.replacement",
     "tune": "autotune.tuning",
 }
 

@@ -1,11 +1,13 @@
 """Running a suite: its implementations at every length, measured as a search measures, with nothing searched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, count, groupby
 from pathlib import Path
+from types import MappingProxyType
 
+from autotune.calibration import Calibrations
 from autotune.candidate import Race
 from autotune.cells import Cell, Workload
 from autotune.db.location import default_database
@@ -113,6 +115,7 @@ def open_run(
             limits=limits,
             observer=observer or Observer(),
             forecast=Forecast(suite),
+            calibrations=Calibrations(store.records(environment_fingerprint=environment.fingerprint)),
         )
 
 
@@ -129,6 +132,7 @@ class SuiteRun:
     limits: Limits
     observer: Observer
     forecast: Forecast
+    calibrations: Calibrations
 
     def measure(self, cells: Sequence[Cell]) -> list[CellResult]:
         """Every cell, each implementation in turn."""
@@ -173,7 +177,8 @@ class SuiteRun:
         self.observer.final_started(len(entries))
         times = self.worker.race(Race(candidates=candidates, rounds=RACE_ROUNDS, budget_s=RACE_S))
         for (history, config), times_ms in zip(entries, times, strict=False):
-            history.add(config, self.peak.checked(history.cell, replace(history.tried[config], times_ms=times_ms)))
+            flops = history.flops(STRATEGIES[config.strategy], config)
+            history.add(config, self.peak.checked(flops, replace(history.tried[config], times_ms=times_ms)))
 
     def _contestants(self, histories: Sequence[History]) -> list[tuple[History, Config]]:
         timed = [
@@ -215,14 +220,16 @@ class SuiteRun:
         foregone = self._foregone(history.cell, implementation)
         history.add(config, foregone or self._run(history, config))
         self._note(history, implementation)
+        self.calibrations.note(history.cell.problem, history.cell.pattern, config, history.tried[config])
         self.observer.candidate_finished(config, history.tried[config])
         return foregone is None
 
     def _run(self, history: History, config: Config) -> Measurement:
         strategy = STRATEGIES[config.strategy]
+        predicted = self._rules(history.cell).predicted(strategy, config)
         candidate = history.candidate(strategy, config, timing_budget_s=TIMING_BUDGET_S)
-        measurement = self.peak.checked(history.cell, self.worker.measure(candidate))
-        return history.predicted(strategy, config, measurement)
+        measurement = self.peak.checked(history.flops(strategy, config), self.worker.measure(candidate))
+        return replace(measurement, predicted_memory_bytes=predicted.peak_bytes)
 
     def _foregone(self, cell: Cell, implementation: Implementation) -> Measurement | None:
         """What comes of an implementation without running it; None if it has to be run."""
@@ -232,14 +239,18 @@ class SuiteRun:
         if self.limits.force:
             return None
         known = self.forecast.known.get(implementation.name)
-        rules = SkipRules(
-            cell, self.limits.memory_for(cell), self.limits.call_s, {} if known is None else {config: known}
-        )
-        return rules.verdict(STRATEGIES[config.strategy], config) or self._too_slow_at_best(cell)
+        rules = self._rules(cell, {} if known is None else {config: known})
+        strategy = STRATEGIES[config.strategy]
+        flops = strategy.flops(cell.problem, cell.pattern, config)
+        return rules.verdict(strategy, config) or self._too_slow_at_best(flops)
 
-    def _too_slow_at_best(self, cell: Cell) -> Measurement | None:
-        """A cell that is over the limit even at the device's peak, of which nothing else need be known."""
-        if (least_ms := self.peak.least_ms(cell)) <= (limit_ms := self.limits.call_s * 1e3):
+    def _rules(self, cell: Cell, known: Mapping[Config, Known] = MappingProxyType({})) -> SkipRules:
+        memory_bytes, call_s = self.limits.memory_for(cell), self.limits.call_s
+        return SkipRules(cell, memory_bytes, call_s, known, calibrations=self.calibrations)
+
+    def _too_slow_at_best(self, flops: float) -> Measurement | None:
+        """Operations that are over the limit even at the device's peak, of which nothing else need be known."""
+        if (least_ms := self.peak.least_ms(flops)) <= (limit_ms := self.limits.call_s * 1e3):
             return None
         least, limit = format_ms(least_ms), format_ms(limit_ms)
         reason = f"predicted {least} a call or more, at the device's matmul rate; the limit is {limit}"

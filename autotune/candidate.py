@@ -13,16 +13,16 @@ from autotune.db.records import Measurement, Status
 from autotune.gate import Oracle, Outputs, checked_rows
 from autotune.inputs import Inputs, make_inputs
 from autotune.memory import lift_limit, limit_growth, watch_memory
+from autotune.out_of_memory import is_out_of_memory
+from autotune.shootout import Times
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.timing import race, slow_repeat_count, time_repeats, timed
+from autotune.timing import race, slow_repeat_count, time_once, time_repeats, timed
 
 Phase = Literal["prepare", "compile", "run"]
-# As libraries say it, also from inside a compiler's error.
-OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 
@@ -48,9 +48,7 @@ class Race:
     candidates: tuple[Candidate, ...]
     rounds: int
     budget_s: float
-
-
-Times = list[tuple[float, ...]]  # milliseconds of each round, for each candidate
+    extra_rounds: int = 0  # while it is open who wins
 
 
 class Bench:
@@ -106,7 +104,8 @@ class Bench:
                 calls[-1]()
             enter("run")
             device = torch.device(contest.candidates[0].device)
-            return race(calls, device, rounds=contest.rounds, budget_s=contest.budget_s)
+            rounds, extra_rounds = contest.rounds, contest.extra_rounds
+            return race(calls, device, rounds=rounds, budget_s=contest.budget_s, extra_rounds=extra_rounds)
         except Exception:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return []
         finally:
@@ -145,7 +144,7 @@ class _Trial:
         attend = candidate.strategy.build(candidate.problem, candidate.pattern, candidate.config)
         self.compiling = compiles = candidate.config.string("compile", "off") != "off"
         call = partial(_call, attend, self.inputs)
-        (outputs, first_ms), first_peak = watch_memory(partial(timed, call, device), device)
+        (outputs, first_ms), first_peak = watch_memory(partial(timed, call, device), device, exact=False)
         self.compiling = False
         compiled = time.perf_counter()
         self.enter("run")
@@ -181,16 +180,18 @@ class _Trial:
     def _repeat_slow(
         self, call: Callable[[], Outputs], first_ms: float, first_peak: int, device: torch.device
     ) -> "_Repeats":
-        """Let the first call count as a repeat: beside its time, loading libraries and touching pages is nothing."""
+        """Let the first call count as a repeat: beside its time, loading libraries and touching pages is nothing.
+
+        It counts for the memory too if it is the only one.
+        """
         drop_over_ms = self.candidate.drop_over_ms
         dropped = drop_over_ms is not None and first_ms > drop_over_ms
         count = 1 if dropped else slow_repeat_count(first_ms, self.candidate.timing_budget_s)
-        times_ms, outputs = [first_ms], None
-        for _ in range(count - 1):
-            del outputs  # not beside the next one
-            outputs, time_ms = timed(call, device)
-            times_ms.append(time_ms)
-        return _Repeats(tuple(times_ms), first_peak, outputs, calls=count - 1)
+        if count == 1:
+            return _Repeats((first_ms,), first_peak, last=None, calls=0)
+        times_ms = (first_ms, *(time_once(call, device) for _ in range(count - 1)))
+        outputs, peak = watch_memory(call, device)
+        return _Repeats(times_ms, peak, outputs, calls=count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _failure(error: Exception, *, compiling: bool) -> Measurement:
     text = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, UnsupportedError) or "No available kernel" in text:
         return Measurement(status=Status.UNSUPPORTED, reason=str(error))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return Measurement(status=Status.OOM, reason=text[:REASON_CHARACTERS])
     if compiling:
         return Measurement(status=Status.COMPILE_ERROR, reason=text[:REASON_CHARACTERS])

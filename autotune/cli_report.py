@@ -8,24 +8,20 @@ from typing import Any
 import click
 from rich.console import Console
 
+from autotune.binding import FREE_MEMORY_SHARE
 from autotune.cli_options import workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
+from autotune.output import write_output
 from autotune.reports.formats import render
 from autotune.reports.published import read_published
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
 from autotune.reports.terminal_choices import terminal_choices
-from autotune.runtime import FREE_MEMORY_SHARE
 from autotune.selector import Selector
-from autotune.strategies.errors import AutotuneError
 from autotune.strategies.suite_extreme import SUITES
 from autotune.units import UnitError, parse_bytes
-
-
-class OutputError(AutotuneError, OSError):
-    """A report that cannot be written where it was asked for."""
 
 
 def run_report(
@@ -49,10 +45,7 @@ def run_report(
     if output is None:
         click.echo(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror}; name another file with --output") from error
+    write_output(output, text)
     click.echo(f"Report: {output}")
 
 

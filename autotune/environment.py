@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from autotune.db.records import Environment
+from autotune.process_limits import process_headroom_bytes
 from autotune.strategies.errors import AutotuneError
 
 
@@ -75,11 +76,11 @@ def environment_of(device: torch.device) -> Environment:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Memory that a call could take now, what torch has cached but not in use included."""
+    """Memory that a call could take now, what torch has cached but not in use included, the process's limits obeyed."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    return int(psutil.virtual_memory().available)
+    return min(int(psutil.virtual_memory().available), process_headroom_bytes())
 
 
 @lru_cache

@@ -1,44 +1,35 @@
-"""The run-time API: attention that runs the fastest configuration known for the call at hand."""
+"""The run-time API: attention that runs the fastest configuration known for the call at hand.
+
+A call that has been made before is one look-up in a dictionary: no database, no lock. Everything else is `binding`.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
+from torch._C import _is_any_autocast_enabled as any_autocast  # the public one asks for each device
+from torch._C._functorch import peek_interpreter_stack
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
-from autotune.db.errors import StoreNotFoundError
-from autotune.db.location import default_database
-from autotune.db.store import Store
-from autotune.environment import environment_of, free_memory_bytes
-from autotune.selector import Decision, Selector
-from autotune.strategies.catalog import build
-from autotune.strategies.config import Config
-from autotune.strategies.errors import ProblemError, UnsupportedError
-from autotune.strategies.pattern import Dense, Pattern
-from autotune.strategies.problem import DTYPE_NAMES, Problem
-from autotune.strategies.strategy import Attention
+from autotune.binding import Asked, Table, mask_decision
+from autotune.call import DENSE, require_dense
+from autotune.decision import Decision
+from autotune.strategies.pattern import Pattern
+from autotune.transforms import cast_for_autocast, transformed
 
-FREE_MEMORY_SHARE = 0.9  # what a call may take where the caller names no limit
-MOST_BOUND = 10_000  # kinds of calls remembered: a decoding loop makes a new one with every token
-DENSE = Dense()
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    decision: Decision
-    attend: Attention
-
-
-_bound: dict[Any, _Bound] = {}
+Tensor = torch.Tensor
+TRACED = (FakeTensor, FunctionalTensor)  # what tracers other than dynamo put in the place of tensors
+_table = Table()
 
 
 def attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -47,16 +38,17 @@ def attention(
     pattern: Pattern = DENSE,
     accept: Sequence[Pattern] | None = None,
     memory_limit: int | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Attention by the fastest configuration known for these shapes that fits in memory.
 
-    The signature of ``torch.nn.functional.scaled_dot_product_attention``, and its causal alignment. The database is
-    read once; `reload` reads it again.
+    The signature of ``torch.nn.functional.scaled_dot_product_attention``, its causal alignment and its broadcasting.
+    The database is read once; `reload` reads it again. Runs under autocast, ``torch.func.grad``, ``vmap`` and
+    ``torch.compile(fullgraph=True)``; in the last three its backward pass computes the forward pass again.
 
     Args:
-        query: shape (B, Hq, Lq, D).
-        key: shape (B, Hkv, Lk, D).
-        value: shape (B, Hkv, Lk, D).
+        query: shape (..., Hq, Lq, D).
+        key: shape (..., Hkv, Lk, D).
+        value: shape (..., Hkv, Lk, D).
         attn_mask: served by torch's own attention, for the dense pattern only.
         dropout_p: likewise.
         is_causal: query i sees keys 0 .. i.
@@ -64,10 +56,11 @@ def attention(
         enable_gqa: Hq may be a multiple of Hkv.
         pattern: the function to compute.
         accept: all functions that will do, in place of ``pattern``; the fastest that fits runs.
-        memory_limit: bytes a call may take above its inputs; 90 % of the free memory if None.
+        memory_limit: bytes a call may take above its inputs; 90 % of the free memory, when such a call is first made,
+            if None.
 
     Returns:
-        Shape (B, Hq, Lq, D).
+        Shape (..., Hq, Lq, D).
 
     Raises:
         ProblemError: shapes that do not belong together.
@@ -75,21 +68,43 @@ def attention(
         NothingFitsError: no known configuration fits in memory.
         UnsupportedError: nothing can compute this; no other function is put in its place.
     """
-    patterns = (pattern,) if accept is None else tuple(accept)
     if attn_mask is not None or dropout_p:
-        _require_dense(patterns, attn_mask, dropout_p)
+        require_dense((pattern,) if accept is None else accept, _option(attn_mask, dropout_p))
         return scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-    bound = _bind(query, key, value, is_causal, enable_gqa, patterns, memory_limit)
-    return bound.attend(query, key, value, scale=scale)
+    if is_dynamo_compiling() or any_autocast() or peek_interpreter_stack() is not None or type(query) is not Tensor:
+        return _under_transforms(
+            query, key, value, is_causal, scale, enable_gqa, (pattern,) if accept is None else accept, memory_limit
+        )
+    training = (query.requires_grad or key.requires_grad or value.requires_grad) and torch.is_grad_enabled()
+    call: tuple[Any, ...] = (
+        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device,
+        is_causal, enable_gqa, training,
+    )  # fmt: skip
+    if pattern is not DENSE or accept is not None or memory_limit is not None:
+        call = (*call, pattern, None if accept is None else tuple(accept), memory_limit)
+    table = _table
+    if (attend := table.calls.get(call)) is None:
+        asked = Asked(is_causal, enable_gqa, (pattern,) if accept is None else tuple(accept), memory_limit)
+        bound, out = table.serve(asked, query, key, value, scale)
+        table.remember(call, bound)
+        return out
+    try:
+        return attend(query, key, value, scale=scale)
+    except (RuntimeError, MemoryError) as error:
+        table.withdraw(call, error)  # raises what it cannot remedy
+    return attention(
+        query, key, value, None, 0.0, is_causal, scale, enable_gqa,
+        pattern=pattern, accept=accept, memory_limit=memory_limit,
+    )  # fmt: skip
 
 
 def explain(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -105,106 +120,48 @@ def explain(
         AutotuneError: as `attention`.
     """
     patterns = (pattern,) if accept is None else tuple(accept)
+    query, key, value = cast_for_autocast(query, key, value)
+    asked = Asked(is_causal, enable_gqa, patterns, memory_limit)
     if attn_mask is not None or dropout_p:
-        _require_dense(patterns, attn_mask, dropout_p)
-        problem = _problem_of(query, key, value, is_causal, enable_gqa)
-        return Decision(
-            problem=problem,
-            pattern=DENSE,
-            config=Config.of("sdpa", backend="auto"),
-            source="caller",
-            reason="attn_mask and dropout_p are served by torch's own attention",
-            predicted_memory_bytes=problem.output_bytes,
-        )
-    return _bind(query, key, value, is_causal, enable_gqa, patterns, memory_limit).decision
+        require_dense(patterns, _option(attn_mask, dropout_p))
+        return mask_decision(asked, query, key, value)
+    return _table.bind(asked, query, key, value).decision
 
 
 def reload() -> None:
     """Read the database again; calls from now on see what has been tuned since."""
-    selector_of.cache_clear()
-    _bound.clear()
+    global _table
+    _table = Table()
 
 
-@lru_cache
-def selector_of(device: torch.device) -> Selector:
-    """The table of what is known of a device, read from the default database; empty if there is none yet."""
-    try:
-        with Store.open(default_database(), read_only=True) as store:
-            return Selector(
-                environment_of(device), store.records(device=device.type), store.choices(device=device.type)
-            )
-    except StoreNotFoundError:
-        return Selector(environment_of(device), (), ())
+def table() -> Table:
+    """The table that calls are looked up in."""
+    return _table
 
 
-def _bind(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+def _under_transforms(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     is_causal: bool,
+    scale: float | None,
     enable_gqa: bool,
-    patterns: tuple[Pattern, ...],
+    patterns: Sequence[Pattern],
     memory_limit: int | None,
-) -> _Bound:
-    training = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    call = (
-        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device,
-        is_causal, enable_gqa, training, patterns, memory_limit,
-    )  # fmt: skip
-    if (bound := _bound.get(call)) is None:
-        problem = _problem_of(query, key, value, is_causal, enable_gqa)
-        free = int(FREE_MEMORY_SHARE * free_memory_bytes(query.device))
-        limit = free if memory_limit is None else memory_limit
-        decision = selector_of(query.device).choose(problem, patterns, limit)
-        bound = _Bound(decision, build(problem, decision.pattern, decision.config))
-        if len(_bound) >= MOST_BOUND:
-            _bound.clear()
-        _bound[call] = bound
-    return bound
+) -> Tensor:
+    """A call that autocast, a compiler, a function transform or a tensor of another kind has a say in."""
+    if torch.is_autocast_enabled(query.device.type):
+        query, key, value = cast_for_autocast(query, key, value)
+        with torch.autocast(query.device.type, enabled=False):
+            return attention(
+                query, key, value, None, 0.0, is_causal, scale, enable_gqa, accept=patterns, memory_limit=memory_limit
+            )
+    if is_dynamo_compiling() or peek_interpreter_stack() is not None or isinstance(query, TRACED):
+        return transformed(query, key, value, is_causal, scale, enable_gqa, patterns, memory_limit)
+    asked = Asked(is_causal, enable_gqa, tuple(patterns), memory_limit)
+    return _table.serve(asked, query, key, value, scale)[1]
 
 
-def _problem_of(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, is_causal: bool, enable_gqa: bool
-) -> Problem:
-    """The problem of a call.
-
-    Raises:
-        ProblemError: shapes that do not belong together.
-    """
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.ndim != 4:
-            raise ProblemError(f"{name} has shape {tuple(tensor.shape)}, but must be (batch, heads, length, head_dim)")
-    if key.shape != value.shape or (query.shape[0], query.shape[3]) != (key.shape[0], key.shape[3]):
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (query, key, value))
-        raise ProblemError(f"query, key and value are {shapes}, but must agree in batch, kv heads, length and head_dim")
-    if len({query.dtype, key.dtype, value.dtype}) > 1 or query.dtype not in DTYPE_NAMES:
-        dtypes = ", ".join(str(tensor.dtype) for tensor in (query, key, value))
-        raise ProblemError(
-            f"query, key and value are {dtypes}, but must share one of {', '.join(DTYPE_NAMES.values())}"
-        )
-    if query.shape[1] != key.shape[1] and not enable_gqa:
-        raise ProblemError(f"query has {query.shape[1]} heads and key {key.shape[1]}; equal, or pass enable_gqa=True")
-    training = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    return Problem(
-        batch=query.shape[0],
-        heads=query.shape[1],
-        kv_heads=key.shape[1],
-        query_len=query.shape[2],
-        kv_len=key.shape[2],
-        head_dim=query.shape[3],
-        dtype=DTYPE_NAMES[query.dtype],
-        causal=is_causal,
-        direction="training" if training else "forward",
-        device=query.device.type,
-    )
-
-
-def _require_dense(patterns: tuple[Pattern, ...], attn_mask: torch.Tensor | None, dropout_p: float) -> None:
-    """Masks and dropout exist for the dense function only.
-
-    Raises:
-        UnsupportedError: the caller accepts no dense attention.
-    """
-    if DENSE not in patterns:
-        option = "attn_mask" if attn_mask is not None else f"dropout_p={dropout_p}"
-        raise UnsupportedError(f"{option} is given with {patterns[0].label}, but only Dense() takes it; leave it out")
+def _option(attn_mask: Tensor | None, dropout_p: float) -> str:
+    """What only torch's own attention takes, as the caller wrote it."""
+    return "attn_mask" if attn_mask is not None else f"dropout_p={dropout_p}"

@@ -1,113 +1,97 @@
 """The run-time choice: the fastest known configuration that fits, and why."""
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
-from autotune.db.records import Choice, Environment, Record, Status
-from autotune.strategies.catalog import STRATEGIES, default_config, refusal
+from autotune.calibration import Prediction
+from autotune.db.records import Choice, Environment, Record
+from autotune.decide import TIE
+from autotune.decision import Decision, NothingFitsError, Rejected, Source
+from autotune.prediction import Evidence, Option
+from autotune.strategies.catalog import default_config
 from autotune.strategies.config import Config
-from autotune.strategies.errors import AutotuneError, PatternError
+from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.units import format_bytes, format_ms
 
-# This very cell; the nearest measured one; nothing measured; options that only torch's own attention takes.
-Source = Literal["measured", "neighbour", "default", "caller"]
+# Why a configuration may not run just now, in one clause; None if it may. The flag: whether it was measured for this.
+Hindrance = Callable[[Pattern, Config, bool], str | None]
 
 
-SHOWN = 6  # rejected alternatives in the text; all are in the data
+def free_to_run(pattern: Pattern, config: Config, measured: bool) -> None:
+    """No hindrance."""
 
 
-class NothingFitsError(AutotuneError, MemoryError):
-    """No known configuration of the accepted functions fits in memory."""
+class _Rung(NamedTuple):
+    """A step of the ladder that had options, and how the choice of one of them is explained."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What runs, and why."""
-
-    problem: Problem
-    pattern: Pattern
-    config: Config
     source: Source
-    reason: str
-    record: Record | None = None  # the measurement it rests on
-    predicted_ms: float | None = None
-    predicted_memory_bytes: int
-    margin: float | None = None  # of the predicted times: the next one's / this one's - 1
-    rejected: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The decision as a person reads it."""
-        time = "unknown" if self.predicted_ms is None else format_ms(self.predicted_ms)
-        lines = [
-            f"runs      {self.config.text}",
-            f"computes  {self.pattern.label}",
-            f"for       {self.problem.key}",
-            f"source    {self.source}: {self.reason}",
-            f"predicts  {time}, peak memory {format_bytes(self.predicted_memory_bytes)} above the inputs",
-        ]
-        if self.record is not None:
-            taken = self.record
-            lines.append(
-                f"rests on  measurement {taken.id} of {taken.created_at:%Y-%m-%d %H:%M} UTC, "
-                f"{len(taken.measurement.times_ms)} repeats, torch {taken.environment.torch_version}"
-            )
-        if self.margin is not None:
-            margin = "tie" if self.margin <= 0 else f"{self.margin:.1%}"
-            lines.append(f"margin    {margin} over the next")
-        lines.extend(f"rejected  {line}" for line in self.rejected[:SHOWN])
-        if len(self.rejected) > SHOWN:
-            lines.append(f"rejected  {len(self.rejected) - SHOWN} more")
-        return "\n".join(lines)
+    options: list[Option]
 
 
 @dataclass(frozen=True, slots=True)
-class _Option:
-    """A configuration that could run, with what is predicted of it for the problem at hand."""
+class _Standing:
+    """An option, the rung it comes from, and why it may not be chosen."""
 
-    pattern: Pattern
-    config: Config
-    record: Record
-    exact: bool
-    chosen: bool  # it won the search of its cell
-    time_ms: float
-    memory_bytes: int
+    option: Option
+    source: Source
+    hindrance: str | None
 
     @property
-    def name(self) -> str:
-        return f"{self.config.text} for {self.pattern.label}"
+    def rank(self) -> tuple[bool, float]:
+        """The winner of the search first, or of both searches; then by time, a tie going to a winner of one."""
+        option = self.option
+        return (option.won < 1, option.time_ms * (1 if option.won else 1 + TIE))
+
+    def rejected(self, reason: str) -> Rejected:
+        """The option as an alternative that does not run."""
+        option = self.option
+        return Rejected(
+            pattern=option.pattern,
+            config=option.config,
+            reason=reason,
+            predicted_ms=option.time_ms,
+            predicted_memory_bytes=option.memory.peak_bytes,
+        )
 
 
 class Selector:
-    """An immutable table of what was measured on one device with this software."""
+    """An immutable table of what was measured on one device with this software, and of what came with the package."""
 
-    def __init__(self, environment: Environment, records: Iterable[Record], choices: Iterable[Choice] = ()) -> None:
-        self._chosen = {
-            (choice.problem, choice.pattern): choice.config
-            for choice in choices
-            if choice.environment.fingerprint == environment.fingerprint
-        }
-        latest = {
-            (record.problem, record.pattern, record.config): record
-            for record in records
-            if record.environment.fingerprint == environment.fingerprint
-        }
-        self._cells: dict[tuple[Problem, Pattern], list[Record]] = {}
-        for (problem, pattern, _), record in latest.items():
-            if record.measurement.status is Status.OK and record.measurement.time_ms:
-                self._cells.setdefault((problem, pattern), []).append(record)
+    def __init__(
+        self,
+        environment: Environment,
+        records: Iterable[Record],
+        choices: Iterable[Choice] = (),
+        shipped: Iterable[Record] = (),
+    ) -> None:
+        here = environment.fingerprint
+        self._measured = Evidence(
+            (record for record in records if record.environment.fingerprint == here),
+            (choice for choice in choices if choice.environment.fingerprint == here),
+        )
+        self._shipped = Evidence(shipped)
 
-    def choose(self, problem: Problem, patterns: Sequence[Pattern], memory_limit_bytes: int) -> Decision:
+    def choose(
+        self,
+        problem: Problem,
+        patterns: Sequence[Pattern],
+        memory_limit_bytes: int,
+        *,
+        ceilings: Mapping[Pattern, int] = MappingProxyType({}),
+        hindrance: Hindrance = free_to_run,
+    ) -> Decision:
         """The fastest configuration of any accepted pattern that fits.
 
         Args:
             problem: what is to be computed.
             patterns: the functions the caller accepts, the preferred one first.
             memory_limit_bytes: what a call may take above its inputs.
+            ceilings: for some patterns, less than what has run out of memory.
+            hindrance: why a configuration may not run just now.
 
         Raises:
             NothingFitsError: no known configuration fits.
@@ -115,116 +99,171 @@ class Selector:
             UnsupportedError: nothing is known of the patterns, and no strategy can do them.
         """
         patterns = _applicable(problem, patterns)
-        options = [option for pattern in patterns for option in self._options(problem, pattern)]
-        if not options:
-            return self._default(problem, patterns, memory_limit_bytes)
-        fitting = [option for option in options if option.memory_bytes <= memory_limit_bytes]
-        too_large = [option for option in options if option.memory_bytes > memory_limit_bytes]
-        limit = format_bytes(memory_limit_bytes)
-        if not fitting:
-            need = min(option.memory_bytes for option in options)
-            raise NothingFitsError(
-                f"memory limit is {limit}, but the most frugal known configuration of the accepted patterns needs "
-                f"{format_bytes(need)}; raise the limit, free memory or accept another pattern"
-            )
-        best = min(_leaders(fitting), key=lambda option: option.time_ms)
-        slower = sorted((option for option in fitting if option != best), key=lambda option: option.time_ms)
-        rejected = [f"{o.name}: needs {format_bytes(o.memory_bytes)}, limit {limit}" for o in too_large]
-        rejected += [f"{o.name}: {format_ms(o.time_ms)}" for o in slower]
-        return Decision(
-            problem=problem,
-            pattern=best.pattern,
-            config=best.config,
-            source="measured" if best.exact else "neighbour",
-            reason=_basis(best),
-            record=best.record,
-            predicted_ms=best.time_ms,
-            predicted_memory_bytes=best.memory_bytes,
-            margin=slower[0].time_ms / best.time_ms - 1 if slower else None,
-            rejected=tuple(rejected),
-        )
-
-    def _options(self, problem: Problem, pattern: Pattern) -> list[_Option]:
-        """Measured configurations of this cell, else of the nearest one, that can do the problem."""
-        if here := _able(self._cells.get((problem, pattern), ()), problem, pattern):
-            return [self._measured(record) for record in here]
-        near = [
-            (distance, records)
-            for (other, other_pattern), records in self._cells.items()
-            if (distance := _distance(problem, pattern, other, other_pattern)) is not None
-        ]
-        for _, records in sorted(near, key=lambda cell: cell[0]):
-            if able := _able(records, problem, pattern):
-                return [self._scaled(record, problem, pattern) for record in able]
-        return []
-
-    def _measured(self, record: Record) -> _Option:
-        measurement = record.measurement
-        assert measurement.time_ms is not None
-        return _Option(
-            pattern=record.pattern,
-            config=record.config,
-            record=record,
-            exact=True,
-            chosen=self._won(record),
-            time_ms=measurement.time_ms,
-            memory_bytes=measurement.peak_memory_bytes or 0,
-        )
-
-    def _scaled(self, record: Record, problem: Problem, pattern: Pattern) -> _Option:
-        """Time in proportion to the arithmetic, memory in proportion to the estimate."""
-        measured = self._measured(record)
-        strategy = STRATEGIES[record.config.strategy]
-        arithmetic = pattern.flops(problem) / record.pattern.flops(record.problem)
-        estimate = strategy.memory_bytes(problem, pattern, record.config)
-        known = strategy.memory_bytes(record.problem, record.pattern, record.config)
-        return replace(
-            measured,
-            pattern=pattern,
-            exact=False,
-            time_ms=measured.time_ms * arithmetic,
-            memory_bytes=int(estimate * max(1.0, measured.memory_bytes / known)),
-        )
-
-    def _won(self, record: Record) -> bool:
-        return self._chosen.get((record.problem, record.pattern)) == record.config
-
-    def _default(self, problem: Problem, patterns: Sequence[Pattern], memory_limit_bytes: int) -> Decision:
+        steps: list[str] = []
+        known: list[_Standing] = []
         for pattern in patterns:
-            config = default_config(problem, pattern)
-            need = STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
-            if need <= memory_limit_bytes:
-                return Decision(
-                    problem=problem,
-                    pattern=pattern,
-                    config=config,
-                    source="default",
-                    reason="nothing is tuned for this device and pattern; run `autotune tune`",
-                    predicted_memory_bytes=need,
-                )
-        raise NothingFitsError(
-            f"memory limit is {format_bytes(memory_limit_bytes)}, but no default of the accepted patterns is estimated "
-            "to fit, and nothing is tuned; raise the limit or run `autotune tune`"
+            source, options = self._climb(problem, pattern, steps)
+            known.extend(
+                _Standing(option, source, hindrance(pattern, option.config, source == "measured")) for option in options
+            )
+        room = _Room(memory_limit_bytes, ceilings)
+        able = [one for one in known if one.hindrance is None and room.refusal(one.option) is None]
+        if able:
+            return _decision(problem, able, known, room, tuple(steps))
+        return _default(problem, patterns, known, room, steps, self._measured.memory)
+
+    def _climb(self, problem: Problem, pattern: Pattern, steps: list[str]) -> _Rung:
+        """The first rung that knows something of a pattern; what each rung said is added to the steps."""
+        rungs: tuple[tuple[Source, Callable[[Problem, Pattern], list[Option]], str], ...] = (
+            ("measured", self._measured.measured, "this very problem"),
+            ("interpolated", self._measured.interpolated, "lengths on both sides of this one"),
+            ("neighbour", self._measured.neighbour, "any problem like it"),
+            ("shipped", self._from_shipped, "this device and pattern"),
+        )
+        for source, ask, where in rungs:
+            if options := ask(problem, pattern):
+                steps.append(f"{source}: {len(options)} of {pattern.label}")
+                return _Rung(source, options)
+            steps.append(f"{source}: none of {pattern.label} for {where}")
+        return _Rung("default", [])
+
+    def _from_shipped(self, problem: Problem, pattern: Pattern) -> list[Option]:
+        shipped = self._shipped
+        return (
+            shipped.measured(problem, pattern)
+            or shipped.interpolated(problem, pattern)
+            or shipped.neighbour(problem, pattern)
         )
 
 
-def _basis(option: _Option) -> str:
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How much memory there is."""
+
+    limit_bytes: int
+    ceilings: Mapping[Pattern, int]
+
+    def fits(self, pattern: Pattern, need_bytes: int) -> bool:
+        """Whether so much may be taken."""
+        return need_bytes <= min(self.limit_bytes, self.ceilings.get(pattern, self.limit_bytes))
+
+    def refusal(self, option: Option) -> str | None:
+        """Why an option has no room, in one clause."""
+        need_bytes = option.memory.peak_bytes
+        if self.fits(option.pattern, need_bytes):
+            return None
+        need = f"needs {format_bytes(need_bytes)} ({option.memory.basis})"
+        if need_bytes > self.limit_bytes:
+            return f"{need}, limit {format_bytes(self.limit_bytes)}"
+        return f"{need}, no less than what ran out of memory here"
+
+    @property
+    def text(self) -> str:
+        """What there is, as the beginning of an error message."""
+        if self.ceilings:
+            return "memory ran out, and"
+        return f"memory limit is {format_bytes(self.limit_bytes)}, but"
+
+
+def _default(
+    problem: Problem,
+    patterns: Sequence[Pattern],
+    known: Sequence[_Standing],
+    room: _Room,
+    steps: Sequence[str],
+    memory: Callable[[Problem, Pattern, Config], Prediction],
+) -> Decision:
+    """The first accepted pattern's default that fits, unless it is known not to.
+
+    Raises:
+        NothingFitsError: none does.
+    """
+    ruled_out = {(one.option.pattern, one.option.config) for one in known if one.hindrance is None}
+    needs = [one.option.memory for one in known if one.hindrance is None]
+    for pattern in patterns:
+        config = default_config(problem, pattern)
+        if (pattern, config) in ruled_out:
+            continue
+        needs.append(memory(problem, pattern, config))
+        if room.fits(pattern, needs[-1].peak_bytes):
+            return Decision(
+                problem=problem,
+                pattern=pattern,
+                config=config,
+                source="default",
+                reason=_why_default(known),
+                steps=(*steps, f"default: of {pattern.label}"),
+                predicted_memory_bytes=needs[-1].peak_bytes,
+                memory_basis=needs[-1].basis,
+                rejected=tuple(_without_room(known, room)),
+            )
+    who = "known configuration" if known else "default"
+    remedy = "raise the limit, free memory or accept another pattern"
+    untuned = "" if known else "; nothing is tuned, so also run `autotune tune`"
+    need = format_bytes(min(need.peak_bytes for need in needs))
+    raise NothingFitsError(
+        f"{room.text} the most frugal {who} of the accepted patterns needs {need}; {remedy}{untuned}"
+    )
+
+
+def _why_default(known: Sequence[_Standing]) -> str:
+    if not known:
+        return "nothing is tuned for this device and pattern; run `autotune tune`"
+    return "no measured configuration fits or may run now, and the default is estimated to fit"
+
+
+def _decision(
+    problem: Problem, able: Sequence[_Standing], known: Sequence[_Standing], room: _Room, steps: tuple[str, ...]
+) -> Decision:
+    best = min(_leaders(able), key=lambda one: one.option.time_ms)
+    slower = sorted((one for one in able if one is not best), key=lambda one: one.option.time_ms)
+    option = best.option
+    return Decision(
+        problem=problem,
+        pattern=option.pattern,
+        config=option.config,
+        source=best.source,
+        reason=_basis(best),
+        steps=steps,
+        record=option.record,
+        predicted_ms=option.time_ms,
+        predicted_memory_bytes=option.memory.peak_bytes,
+        memory_basis=option.memory.basis,
+        confidence=option.confidence,
+        margin=slower[0].option.time_ms / option.time_ms - 1 if slower else None,
+        rejected=(
+            *_without_room(known, room),
+            *(one.rejected(format_ms(one.option.time_ms)) for one in slower),
+        ),
+    )
+
+
+def _without_room(known: Iterable[_Standing], room: _Room) -> Iterator[Rejected]:
+    """The options that need too much memory, or may not run now."""
+    for one in known:
+        if reason := room.refusal(one.option):
+            yield one.rejected(reason)
+        elif one.hindrance is not None:
+            yield one.rejected(f"{format_ms(one.option.time_ms)}, but {one.hindrance}")
+
+
+def _basis(best: _Standing) -> str:
     """What a choice rests on."""
-    rank = "won the search" if option.chosen else "fastest stored that fits"
-    return f"{rank} at {option.record.problem.key}{'' if option.exact else ', scaled by arithmetic'}"
+    option, source = best.option, best.source
+    where = option.record.problem.key
+    if source == "interpolated" and option.confidence is not None:
+        return f"{'won the search' if option.won else 'fastest that fits'} between measured lengths, the nearer {where}"
+    rank = "won the search" if option.won else "fastest stored that fits"
+    scaled = "" if source == "measured" else ", scaled by arithmetic"
+    return f"{rank} at {where}{scaled}"
 
 
-def _leaders(options: Sequence[_Option]) -> list[_Option]:
-    """The best option of each pattern: the winner of its search if it is among them, else the fastest."""
-    leaders: dict[Pattern, _Option] = {}
-    for option in sorted(options, key=lambda option: (not option.chosen, option.time_ms)):
-        leaders.setdefault(option.pattern, option)
+def _leaders(able: Sequence[_Standing]) -> list[_Standing]:
+    """The best option of each pattern."""
+    leaders: dict[Pattern, _Standing] = {}
+    for one in sorted(able, key=lambda one: one.rank):
+        leaders.setdefault(one.option.pattern, one)
     return list(leaders.values())
-
-
-def _able(records: Iterable[Record], problem: Problem, pattern: Pattern) -> list[Record]:
-    """Those whose configuration can do the problem."""
-    return [record for record in records if refusal(problem, pattern, record.config) is None]
 
 
 def _applicable(problem: Problem, patterns: Sequence[Pattern]) -> list[Pattern]:
@@ -248,13 +287,3 @@ def _applicable(problem: Problem, patterns: Sequence[Pattern]) -> list[Pattern]:
     if not applicable:
         raise refused[0]
     return applicable
-
-
-def _distance(problem: Problem, pattern: Pattern, other: Problem, other_pattern: Pattern) -> float | None:
-    """How far a measured cell is from the one wanted; None if it says nothing about it."""
-    if type(pattern) is not type(other_pattern) or problem.dtype != other.dtype or problem.device != other.device:
-        return None
-    sizes = ("query_len", "kv_len", "batch", "heads", "kv_heads", "head_dim")
-    distance = sum(abs(math.log2(getattr(problem, name) / getattr(other, name))) for name in sizes)
-    distance += 4.0 * (problem.direction != other.direction) + 2.0 * (problem.causal != other.causal)
-    return distance + 0.5 * (pattern != other_pattern)

@@ -1,14 +1,14 @@
 """Why a candidate is not worth running, said before it runs."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from autotune.calibration import Calibrations, Prediction
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Record, Status
 from autotune.effort import Effort
-from autotune.forecast import MONOTONE, Known
+from autotune.forecast import MONOTONE, Known, same_kind
 from autotune.strategies.config import Config
-from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.strategy import Strategy
 from autotune.units import format_bytes, format_ms
 
@@ -26,6 +26,7 @@ class SkipRules:
         skip_factor: a candidate that was so many times slower than the best at a shorter length is not run.
         defaults: configurations to which that does not apply.
         known: what each configuration, or its like, did at another length.
+        calibrations: what has run, for the prediction of memory.
     """
 
     cell: Cell
@@ -34,6 +35,7 @@ class SkipRules:
     known: Mapping[Config, Known]
     skip_factor: float = float("inf")
     defaults: Collection[Config] = ()
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
     @classmethod
     def of(
@@ -42,38 +44,46 @@ class SkipRules:
         memory_limit_bytes: int,
         effort: Effort,
         defaults: Collection[Config],
-        records: Iterable[Record],
+        records: Sequence[Record],
     ) -> "SkipRules":
         """Look at records of the same kind of problem at shorter lengths, the longest of them."""
         shorter: dict[Config, Known] = {}
         for record in records:
-            if not _same_but_shorter(record, cell) or record.measurement.status is Status.SKIPPED:
+            if record.problem.kv_len >= cell.problem.kv_len or not same_kind(record, cell):
+                continue
+            if record.measurement.status is Status.SKIPPED:
                 continue
             known = shorter.get(record.config)
             if known is None or known.length <= record.problem.kv_len:
                 shorter[record.config] = Known(record.problem, record.pattern, record.measurement)
-        return cls(cell, memory_limit_bytes, effort.run_s / CALLS, shorter, effort.skip_factor, defaults)
+        calibrations = Calibrations(records)
+        return cls(cell, memory_limit_bytes, effort.run_s / CALLS, shorter, effort.skip_factor, defaults, calibrations)
 
     def verdict(self, strategy: Strategy, config: Config) -> Measurement | None:
         """A ``skipped`` measurement with the rule, or None to run the candidate."""
-        predicted = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
+        predicted = self.predicted(strategy, config)
         reason = self._too_large(predicted) or self._too_slow(config)
         if reason is None:
             return None
-        return Measurement(status=Status.SKIPPED, reason=reason, predicted_memory_bytes=predicted)
+        return Measurement(status=Status.SKIPPED, reason=reason, predicted_memory_bytes=predicted.peak_bytes)
 
-    def _too_large(self, predicted: int) -> str | None:
-        if predicted <= self.memory_limit_bytes:
+    def predicted(self, strategy: Strategy, config: Config) -> Prediction:
+        """Peak memory of a candidate, as far as it can be told before it runs."""
+        estimate = strategy.memory_bytes(self.cell.problem, self.cell.pattern, config)
+        return self.calibrations.predicted(self.cell.problem, config, estimate)
+
+    def _too_large(self, predicted: Prediction) -> str | None:
+        if predicted.peak_bytes <= self.memory_limit_bytes:
             return None
-        need, limit = format_bytes(predicted), format_bytes(self.memory_limit_bytes)
-        return f"predicted peak memory {need} is over the limit, {limit}"
+        need, limit = format_bytes(predicted.peak_bytes), format_bytes(self.memory_limit_bytes)
+        return f"predicted peak memory {need} ({predicted.basis}) is over the limit, {limit}"
 
     def _too_slow(self, config: Config) -> str | None:
         if (known := self.known.get(config)) is None:
             return None
         status, time_ms, length = known.measurement.status, known.measurement.time_ms, known.length
         if status in MONOTONE and length < self.cell.problem.kv_len:
-            return f"{status} already at length {length:,}"
+            return f"{status} already at length {length:,}; --force tries again"
         predicted_ms = known.predicted_ms(self.cell)
         if time_ms is None or predicted_ms is None:
             return None
@@ -88,15 +98,3 @@ class SkipRules:
     def _best_ms(self, length: int) -> float:
         times = (known.measurement.time_ms for known in self.known.values() if known.length == length)
         return min(time_ms for time_ms in times if time_ms is not None)
-
-
-def _same_but_shorter(record: Record, cell: Cell) -> bool:
-    """Same shapes but for the length, and the same pattern but for what follows from the length."""
-    length = record.problem.query_len
-    shorter = replace(cell.problem, query_len=length, kv_len=length)
-    both_longnet = record.pattern == Dilated.longnet(length) and cell.pattern == Dilated.longnet(cell.problem.query_len)
-    return (
-        record.problem == shorter
-        and length < cell.problem.query_len
-        and (record.pattern == cell.pattern or both_longnet)
-    )

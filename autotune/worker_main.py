@@ -25,8 +25,10 @@ def main(descriptor: int, parent: int) -> None:
     import torch
 
     from autotune.candidate import Bench, Candidate, Race
+    from autotune.heap import settle_heap
     from autotune.rates import RateTask, measure_rates
 
+    settle_heap()
     bench = Bench()
     torch.compiler.reset()  # loads the compiler, seconds that no candidate should have to answer for
     with Connection(descriptor) as connection:

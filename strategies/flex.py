@@ -8,6 +8,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
+from autotune.strategies.flash_buffers import block_buffers
 from autotune.strategies.flex_lists import BLOCK, block_lists, padded
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_blocks import BlockSparse
@@ -51,10 +52,17 @@ class Flex(Strategy):
         return Space(self.name, (*kernel, Choice("compile", modes)))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
-        """Output, log-sum-exp, block lists; gradients when training."""
+        """Output, block lists, on the CPU the kernel's buffers, on CUDA the log-sum-exp; gradients when training."""
         blocks = -(-problem.query_len // BLOCK) * _list_width(problem, pattern)
-        total = problem.output_bytes + 4 * problem.batch * problem.heads * problem.query_len + 8 * blocks
+        total = problem.output_bytes + 8 * blocks
+        if problem.device == "cpu":
+            return total + block_buffers(problem, BLOCK, BLOCK)
+        total += 4 * problem.batch * problem.heads * problem.query_len
         return total + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
+
+    def one_length_only(self, config: Config) -> bool:
+        """Always: a block mask is of one length."""
+        return True
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Bind block mask and score modifier; the mask is made for the device of the first call."""

@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from autotune.strategies.compiling import compile_choices, compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
+from autotune.strategies.flash_buffers import backward_buffers, forward_buffers
 from autotune.strategies.kernels import cuda_capability
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.problem import Problem
@@ -39,22 +40,41 @@ class Sdpa(Strategy):
         return Space(self.name, (Choice("backend", backends), *compile_choices(problem)))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
-        """The output; with ``math`` also the scores, twice, and key and value spread over the query heads."""
-        rows = problem.batch * problem.heads * problem.query_len
-        linear = problem.output_bytes + 4 * rows
-        if problem.training:
-            linear += 2 * problem.output_bytes + problem.kv_bytes
-        if problem.group_size > 1 and problem.device == "cpu":
-            linear += problem.group_size * problem.kv_bytes
-        if config.string("backend", "auto") != "math":
-            return linear
-        score_bytes = max(4, problem.torch_dtype.itemsize) * rows * problem.kv_len
-        return linear + score_bytes * (4 if problem.training else 2)
+        """Output and log-sum-exp, the kernel's buffers; gradients when training; with ``math`` the scores."""
+        if config.string("backend", "auto") == "math":
+            return _math_bytes(problem)
+        results = problem.output_bytes + 4 * problem.batch * problem.heads * problem.query_len
+        forward = results + forward_buffers(problem, problem.query_len, problem.kv_len)
+        if not problem.training:
+            return forward
+        # The kernel lays the gradient of the output out anew.
+        gradients = 2 * problem.output_bytes + problem.kv_bytes
+        return max(forward, results + gradients + backward_buffers(problem, problem.query_len, problem.kv_len))
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Torch's function, under the backend asked for."""
         attention = _attention(config.string("backend", "auto"), problem.causal, problem.group_size > 1)
-        return compiled(attention, config)
+        if self.one_length_only(config):
+            return compiled(attention, config)
+        return _compiled_once(attention, config, (problem.device, problem.dtype, problem.direction))
+
+
+@lru_cache
+def _compiled_once(attention: Attention, config: Config, kind: tuple[str, ...]) -> Attention:
+    """One compiled callable for all lengths, but not for all kinds of call: the graphs of each stay few."""
+    return compiled(attention, config)
+
+
+def _math_bytes(problem: Problem) -> int:
+    """Scores and weights, wide, and which of them are -inf; the causal mask of all heads; wide copies of operands."""
+    item = problem.torch_dtype.itemsize
+    wide = max(4, item)
+    pairs = problem.query_len * problem.kv_len
+    scores = problem.batch * problem.heads * pairs
+    query, keys = problem.output_bytes // item * wide, problem.kv_bytes // item * problem.group_size * wide
+    operands = query + (keys if problem.group_size > 1 else 0) + (query + keys if item < wide else 0)
+    forward = operands + 2 * scores * wide + scores + (pairs * wide if problem.causal else 0)
+    return max(forward, 3 * scores * wide + 2 * query + keys) if problem.training else forward
 
 
 def _cuda_backends(problem: Problem) -> tuple[str, ...]:

@@ -60,6 +60,10 @@ class Strategy(ABC):
             ConfigError: a parameter is unknown or out of range.
         """
 
+    def one_length_only(self, config: Config) -> bool:
+        """Whether a compiled graph of the configuration holds for one length only."""
+        return not config.get("dynamic", True)
+
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Floating-point operations the configuration executes; those of the function itself unless overridden."""
         return pattern.flops(problem)

@@ -9,7 +9,6 @@ import torch
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
-from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import kernel_by_name, kernel_names
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
@@ -17,7 +16,8 @@ from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
 from autotune.strategies.tile_attention import Merge, QueryBlock, TilePlan, bind, merge_rows
 from autotune.strategies.tile_cuts import within_copies, within_grid, within_queries
-from autotune.strategies.tiles import Span, Tile
+from autotune.strategies.tile_memory import tile_bytes
+from autotune.strategies.tiles import Tile
 
 # The first is the default. On two CPU cores blocks are as fast, and halve the peak memory of dilated attention.
 QUERY_BLOCKS = {"cpu": (4096, 0, 16384), "cuda": (0, 65536)}
@@ -29,6 +29,7 @@ COPIED_BYTES = 16 << 20
 class TileStrategy(Strategy):
     """Describes its tiles; the tile core does the rest.
 
+    ``reads``: whether kernels read rows that lie apart as they are, or copies that lie together.
     ``query_block``: how many queries are finished before the next begin, 0 for all at once; it bounds the workspace.
     What ``compile`` compiles here is the merge of partial softmaxes: the tiles themselves run on vendor kernels, and
     unrolling hundreds of them into one graph costs 40 s of compilation and runs slower (2 cores, 8,192 tokens).
@@ -63,18 +64,9 @@ class TileStrategy(Strategy):
         return Space(self.name, (*self.choices(problem, pattern), blocks, *kernel, compiled))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
-        """Output, log-sum-exp, the running block and the largest partial result; gradients when training."""
-        item, rows = problem.torch_dtype.itemsize, problem.batch * problem.heads * problem.query_len
-        block = _query_block(problem, config)
-        partial = max(_partial_bytes(tile, problem, block) for tile in self.tiles(problem, pattern, config))
-        total = problem.output_bytes + rows * 4 + partial
-        if item < 4:
-            total += problem.batch * problem.heads * block * problem.head_dim * 4
-        if problem.training:
-            kv_elements = problem.kv_bytes // item
-            total += (rows * problem.head_dim + kv_elements) * 4 + 2 * partial + problem.output_bytes
-            total += problem.output_bytes + problem.kv_bytes if item < 4 else 0
-        return total
+        """Output, log-sum-exp, the running block and the largest kernel call; gradients when training."""
+        tiles, block = self.tiles(problem, pattern, config), _query_block(problem, config)
+        return tile_bytes(problem, tiles, block, _copied_at_once(problem), copies=_copies(config))
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Those of the tiles."""
@@ -92,7 +84,8 @@ class TileStrategy(Strategy):
             QueryBlock(start, min(start + size, length), tuple(_pieces(tiles, start, start + size, most)))
             for start in range(0, length, size)
         ]
-        return bind(TilePlan(tuple(blocks), kernel, _merge(config.string("compile", "off"), problem.dtype)))
+        merge = _merge(config.string("compile", "off"), problem.dtype)
+        return bind(TilePlan(tuple(blocks), kernel, merge, copies=_copies(config)))
 
 
 def _pieces(tiles: Iterable[Tile], start: int, stop: int, most: int) -> Iterator[Tile]:
@@ -137,31 +130,6 @@ def _merge_compiled(
         merge(total[where], total_lse[where], out[where], lse[where])
 
 
-def _partial_bytes(tile: Tile, problem: Problem, block: int) -> int:
-    """Output and log-sum-exp of one call on one batch element or all, and the keys and queries that it copies."""
-    repeat, rows = _most_rows(tile.query, block)
-    if isinstance(tile.key, Gather):
-        most = max(_copied_at_once(problem), tile.key.piece)
-        repeat = min(repeat, max(1, most // tile.key.length))
-    item, width = problem.torch_dtype.itemsize, problem.head_dim
-    heads = tile.head_count * (problem.batch if isinstance(tile.query, Span) and tile.query.repeat == 1 else repeat)
-    copied = heads * tile.key.length if problem.group_size > 1 else 0
-    size = heads * rows * (width * item + 4)
-    if item < 4:  # spread to float32 when merged
-        size += heads * rows * width * 4
-    if isinstance(tile.key, Gather):
-        size += heads * rows * (width * (item + 4) + 4)
-        copied += tile.head_count * min(repeat * tile.key.length, most)
-    return size + 2 * copied * width * item
-
-
-def _most_rows(query: Span | Gather, block: int) -> tuple[int, int]:
-    """The most (repeats, rows of each) that fall into one block of queries.
-
-    >>> _most_rows(Span(0, 512, step=4, repeat=8, stride=2048), 4096), _most_rows(Span(0, 4096, step=4), 4096)
-    ((2, 512), (1, 1024))
-    """
-    stride = query.length if isinstance(query, Gather) else query.stride
-    if query.repeat == 1 or block < stride:
-        return 1, min(query.length, -(-block // query.step))
-    return min(query.repeat, -(-block // stride)), query.length
+def _copies(config: Config) -> bool:
+    """Whether kernels read copies of rows that lie apart."""
+    return config.string("reads", "views") == "copies"

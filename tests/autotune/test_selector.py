@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from autotune.db.records import Status
+from autotune.decision import NothingFitsError
 from autotune.environment import environment_of
-from autotune.selector import NothingFitsError, Selector
+from autotune.selector import Selector
 from autotune.strategies.config import Config
 from autotune.strategies.errors import PatternError, UnsupportedError
 from autotune.strategies.pattern import Dense
@@ -27,6 +28,10 @@ PROBLEM = Problem.self_attention(4096)
 PLENTY = 1 << 40
 
 
+def texts(decision):
+    return tuple(one.text for one in decision.rejected)
+
+
 @pytest.fixture
 def select(tmp_path):
     """Fill a database and return the `choose` of a selector that has read it."""
@@ -42,7 +47,7 @@ def test_the_fastest_median_wins_and_the_rest_is_listed_with_times(select):
     decision = choose(PROBLEM, [DENSE], PLENTY)
     assert decision.config == RING
     assert decision.margin == pytest.approx(0.5)
-    assert decision.rejected == (f"{AUTO.text} for dense: 3 ms", f"{MATH.text} for dense: 8 ms")
+    assert texts(decision) == (f"{AUTO.text} for dense: 3 ms", f"{MATH.text} for dense: 8 ms")
     assert decision.predicted_memory_bytes == MIB
 
 
@@ -70,7 +75,7 @@ def test_the_limit_is_inclusive_and_decides(select, limit, config):
 def test_what_does_not_fit_is_rejected_with_its_need(select):
     choose = select((PROBLEM, DENSE, MATH, ok(1.0, 8)), (PROBLEM, DENSE, AUTO, ok(3.0, 2)))
     decision = choose(PROBLEM, [DENSE], 4 * MIB)
-    assert decision.rejected == (f"{MATH.text} for dense: needs 8.00 MiB, limit 4.00 MiB",)
+    assert texts(decision) == (f"{MATH.text} for dense: needs 8.00 MiB, limit 4.00 MiB",)
     assert decision.margin is None
     with pytest.raises(NothingFitsError, match=r"limit is 1\.00 MiB.* needs 2\.00 MiB"):
         choose(PROBLEM, [DENSE], MIB)

@@ -1,0 +1,176 @@
+"""What measured cells say of a problem: its own cell, lengths on both sides, or the nearest cell."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from autotune.calibration import Calibrations, Prediction
+from autotune.db.records import Choice, Record, Status
+from autotune.strategies.catalog import STRATEGIES, refusal
+from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
+
+UNTRUSTED = (Status.WRONG_RESULT, Status.CRASHED)
+
+
+class Cell(NamedTuple):
+    """What was measured together."""
+
+    problem: Problem
+    pattern: Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A configuration that could run, with what is predicted of it for the problem at hand."""
+
+    pattern: Pattern
+    config: Config
+    record: Record  # the nearer one, where there are two
+    won: float  # share of the cells it rests on whose search it won
+    time_ms: float
+    memory: Prediction
+    confidence: float | None = None  # see `Decision`
+
+
+class Evidence:
+    """The cells measured on one device with one software: what ran, what is not to be trusted, what won."""
+
+    def __init__(self, records: Iterable[Record], choices: Iterable[Choice] = ()) -> None:
+        latest = {(record.problem, record.pattern, record.config): record for record in records}
+        self._chosen = {Cell(choice.problem, choice.pattern): choice.config for choice in choices}
+        self._cells: dict[Cell, dict[Config, Record]] = {}
+        self._untrusted: dict[Cell, set[Config]] = {}
+        self._calibrations = Calibrations(latest.values())
+        for record in latest.values():
+            cell, measurement = Cell(record.problem, record.pattern), record.measurement
+            if measurement.status is Status.OK and measurement.time_ms:
+                self._cells.setdefault(cell, {})[record.config] = record
+            elif measurement.status in UNTRUSTED:
+                self._untrusted.setdefault(cell, set()).add(record.config)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def measured(self, problem: Problem, pattern: Pattern) -> list[Option]:
+        """What was measured in this very cell."""
+        records = self._cells.get(Cell(problem, pattern), {})
+        return [self._as_measured(record) for record in _able(records, problem, pattern).values()]
+
+    def interpolated(self, problem: Problem, pattern: Pattern) -> list[Option]:
+        """What lengths on both sides predict; what was measured on one side only is scaled from there."""
+        below, above = self._around(problem, pattern)
+        if below is None or above is None:
+            return []
+        doubtful = self._untrusted.get(below, set()) | self._untrusted.get(above, set())
+        low = _able(self._cells[below], problem, pattern)
+        high = _able(self._cells[above], problem, pattern)
+        if not low.keys() & high.keys():
+            return []
+        configs = [config for config in {**low, **high} if config not in doubtful]
+        return [self._between(low.get(config), high.get(config), problem, pattern) for config in configs]
+
+    def neighbour(self, problem: Problem, pattern: Pattern) -> list[Option]:
+        """What the nearest cell with an able configuration predicts."""
+        near = [(distance, cell) for cell in self._cells if (distance := _distance(problem, pattern, cell)) is not None]
+        for _, cell in sorted(near, key=lambda pair: pair[0]):
+            if able := _able(self._cells[cell], problem, pattern):
+                return [self._scaled(record, problem, pattern) for record in able.values()]
+        return []
+
+    def _around(self, problem: Problem, pattern: Pattern) -> tuple[Cell | None, Cell | None]:
+        """The nearest cells below and above that differ in length only; of the same kind where none is the same."""
+        alike = [
+            cell
+            for cell in self._cells
+            if type(cell.pattern) is type(pattern)
+            and replace(cell.problem, query_len=problem.query_len, kv_len=problem.kv_len) == problem
+            and cell.problem.query_len * problem.kv_len == cell.problem.kv_len * problem.query_len
+        ]
+        same = [cell for cell in alike if cell.pattern == pattern]
+        for cells in (same, alike):
+            below = [cell for cell in cells if cell.problem.kv_len < problem.kv_len]
+            above = [cell for cell in cells if cell.problem.kv_len > problem.kv_len]
+            if below and above:
+                return max(below, key=_length), min(above, key=_length)
+        return None, None
+
+    def _between(self, low: Record | None, high: Record | None, problem: Problem, pattern: Pattern) -> Option:
+        """A power law of time over arithmetic through both measurements; of memory the worse of both estimates."""
+        one_sided = low or high
+        assert one_sided is not None
+        if low is None or high is None:
+            scaled = self._scaled(one_sided, problem, pattern)
+            return replace(scaled, won=scaled.won / 2)
+        ends = [self._scaled(record, problem, pattern) for record in (low, high)]
+        nearness = _position(pattern.flops(problem), _flops(low), _flops(high))
+        first, second = (math.log(option.time_ms) for option in ends)
+        return replace(
+            ends[nearness > 0.5],
+            won=(ends[0].won + ends[1].won) / 2,
+            time_ms=math.exp(first + nearness * (second - first)),
+            memory=max((option.memory for option in ends), key=lambda memory: memory.peak_bytes),
+            confidence=math.exp(-abs(first - second)),
+        )
+
+    def _as_measured(self, record: Record) -> Option:
+        measurement = record.measurement
+        assert measurement.time_ms is not None
+        return Option(
+            pattern=record.pattern,
+            config=record.config,
+            record=record,
+            won=float(self._chosen.get(Cell(record.problem, record.pattern)) == record.config),
+            time_ms=measurement.time_ms,
+            memory=Prediction(measurement.peak_memory_bytes or 0, "measured"),
+        )
+
+    def _scaled(self, record: Record, problem: Problem, pattern: Pattern) -> Option:
+        """Time in proportion to the arithmetic, memory by the calibrated estimate."""
+        measured = self._as_measured(record)
+        return replace(
+            measured,
+            pattern=pattern,
+            time_ms=measured.time_ms * pattern.flops(problem) / _flops(record),
+            memory=self.memory(problem, pattern, record.config),
+        )
+
+    def memory(self, problem: Problem, pattern: Pattern, config: Config) -> Prediction:
+        """What a configuration takes that has not been measured for the problem."""
+        estimate = STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
+        return self._calibrations.predicted(problem, config, estimate)
+
+
+def _length(cell: Cell) -> int:
+    return cell.problem.kv_len
+
+
+def _flops(record: Record) -> float:
+    return record.pattern.flops(record.problem)
+
+
+def _position(value: float, low: float, high: float) -> float:
+    """Where a value lies between two others, on a logarithmic scale; 0 at the lower, 1 at the higher one.
+
+    >>> _position(20.0, 10.0, 40.0)
+    0.5
+    """
+    return math.log(value / low) / math.log(high / low) if high > low else 0.5
+
+
+def _able(records: Mapping[Config, Record], problem: Problem, pattern: Pattern) -> dict[Config, Record]:
+    """Those whose configuration can do the problem."""
+    return {config: record for config, record in records.items() if refusal(problem, pattern, config) is None}
+
+
+def _distance(problem: Problem, pattern: Pattern, cell: Cell) -> float | None:
+    """How far a measured cell is from the one wanted; None if it says nothing about it."""
+    other = cell.problem
+    if type(pattern) is not type(cell.pattern) or problem.dtype != other.dtype or problem.device != other.device:
+        return None
+    sizes: Sequence[str] = ("query_len", "kv_len", "batch", "heads", "kv_heads", "head_dim")
+    distance = sum(abs(math.log2(getattr(problem, name) / getattr(other, name))) for name in sizes)
+    distance += 4.0 * (problem.direction != other.direction) + 2.0 * (problem.causal != other.causal)
+    return distance + 0.5 * (pattern != cell.pattern)
