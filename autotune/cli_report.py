@@ -54,9 +54,10 @@ def run_show(db: str | None) -> None:
     """List the tuned cells."""
     with Store.open(db or default_database(), read_only=True) as store:
         choices, name = store.choices(), store.name
+        times_ms = {record.id: record.measurement.time_ms for record in store.records()}
     console = Console()
     console.print(f"Tuned cells in {name}", soft_wrap=True, highlight=False, markup=False)
-    console.print(terminal_choices(choices, environment_of(resolve_device()), datetime.now(UTC)))
+    console.print(terminal_choices(choices, times_ms, environment_of(resolve_device()), datetime.now(UTC)))
 
 
 def run_explain(*, db: str | None, device: str | None, length: str, memory_limit: str | None, **shapes: Any) -> None:

@@ -15,7 +15,7 @@ from autotune.effort import EFFORTS, Level
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.observer import CellResult, Observer
 from autotune.prior import LEADERS
-from autotune.search import open_storage
+from autotune.search import open_storage, storage_errors
 from autotune.shares import claimed_cells
 from autotune.staleness import stale_cells
 from autotune.strategies.catalog import STRATEGIES
@@ -70,7 +70,7 @@ def tune(
     limit = free if memory_limit_bytes is None else memory_limit_bytes
     deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
-    with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
+    with Store.open(db or default_database()) as store, storage_errors(store), Worker(deadlines) as worker:
         if reverify:
             cells = stale_cells(store.choices(device=target.type), environment, target)
         if not cells:
