@@ -44,6 +44,7 @@ class Session:
     deadline: float  # of the monotonic clock
     observer: Observer
     force: bool = False  # run what would be left out, and again what failed
+    reverify: bool = False  # begin with what was fast in the same cell by other software, and with nothing else
     sampler: Sampler = "tpe"
     seed: int = 0
 
@@ -86,7 +87,7 @@ class Session:
             spaces,
             history.conclusive(force=self.force),
             self.memory_limit_bytes,
-            first=prior.leaders({config for space in spaces.values() for config in space}),
+            first=prior.leaders({c for space in spaces.values() for c in space}, elsewhere_only=self.reverify),
             expected_ms=prior.expected_ms,
             sampler=self.sampler,
             seed=self.seed,

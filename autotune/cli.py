@@ -102,6 +102,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--budget", help="Stop after this time, as in 10m.")
 @click.option("--memory-limit", help="Peak memory above the inputs that a configuration may take, as in 8GiB.")
 @click.option("--force", is_flag=True, help="Run what would be left out, and again what failed.")
+@click.option("--reverify", is_flag=True, help="Race again the fastest few of every cell that other software decided.")
 @DATABASE
 def tune(db: str | None, **options: Any) -> None:
     """Search the fastest configuration for each length and pattern, and store every measurement."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from autotune.binding import FREE_MEMORY_SHARE
 from autotune.cli_options import workload
 from autotune.db.location import default_database
+from autotune.db.shipped import shipped_records
 from autotune.db.store import Store
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.output import write_output
@@ -53,9 +54,10 @@ def run_show(db: str | None) -> None:
     """List the tuned cells."""
     with Store.open(db or default_database(), read_only=True) as store:
         choices, name = store.choices(), store.name
+        times_ms = {record.id: record.measurement.time_ms for record in store.records()}
     console = Console()
     console.print(f"Tuned cells in {name}", soft_wrap=True, highlight=False, markup=False)
-    console.print(terminal_choices(choices, environment_of(resolve_device()), datetime.now(UTC)))
+    console.print(terminal_choices(choices, times_ms, environment_of(resolve_device()), datetime.now(UTC)))
 
 
 def run_explain(*, db: str | None, device: str | None, length: str, memory_limit: str | None, **shapes: Any) -> None:
@@ -66,7 +68,8 @@ def run_explain(*, db: str | None, device: str | None, length: str, memory_limit
         raise UnitError(f"length is {length!r}, but must be a single one, such as 4096")
     with Store.open(db or default_database(), read_only=True) as store:
         records, choices = store.records(device=target.type), store.choices(device=target.type)
-    selector = Selector(environment_of(target), records, choices)
+    here = environment_of(target)
+    selector = Selector(here, records, choices, shipped_records(here.device_name))
     limit = parse_bytes(memory_limit) if memory_limit else int(FREE_MEMORY_SHARE * free_memory_bytes(target))
     patterns = [cell.pattern for cell in cells]
     click.echo(selector.choose(cells[0].problem, patterns, limit).text)

@@ -1,11 +1,12 @@
 """The ``tune`` command: read the options, run the engine, show progress, say where the results are."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from autotune.cli_options import workload
@@ -35,9 +36,12 @@ def run_tune(
     budget: str | None,
     memory_limit: str | None,
     force: bool,
+    reverify: bool,
     **shapes: Any,
 ) -> None:
     """Tune each device asked for, then print the winners and the database's place."""
+    if reverify:
+        _refuse_options(shapes)
     work = workload(**shapes)
     devices = [str(each) for each in distinct_devices()] if device == "all" else [device]
     database = db or default_database()
@@ -46,7 +50,7 @@ def run_tune(
     for name in devices:
         try:
             with Progress(console) as progress:
-                results += tune(
+                found = tune(
                     work,
                     device=name,
                     strategies=strategies or None,
@@ -55,10 +59,14 @@ def run_tune(
                     budget_s=parse_seconds(budget) if budget else None,
                     memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
                     force=force,
+                    reverify=reverify,
                     db=database,
                     observer=progress,
                     command=command,
                 )
+            results += found
+            if reverify and not found:
+                click.echo("Nothing to verify: no cell of this device was decided by other software only")
         except KeyboardInterrupt:
             click.echo(f"\nStopped. Every finished measurement is in {database}; resume with:\n  {command}", err=True)
             raise SystemExit(INTERRUPTED) from None
@@ -77,3 +85,11 @@ def print_failures(console: Console, results: Iterable[CellResult]) -> None:
     if statuses:
         counted = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
         console.print(f"Not ok: {counted}; the reasons are above and in the report, and --force runs them again")
+
+
+def _refuse_options(shapes: Collection[str]) -> None:
+    """Options that describe cells mean nothing where the database says which."""
+    source = click.get_current_context().get_parameter_source
+    if typed := [name for name in shapes if source(name) is not ParameterSource.DEFAULT]:
+        option = typed[0].replace("_", "-")
+        raise click.UsageError(f"--reverify takes its cells from the database; leave out --{option}")

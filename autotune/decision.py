@@ -12,8 +12,9 @@ from autotune.strategies.problem import Problem
 from autotune.units import format_bytes, format_ms
 
 # The rungs of the ladder, the most trusted first: this very cell; measured lengths on both sides; the nearest measured
-# cell; results that come with the package; the pattern's default. "caller" is beside it: what only torch's takes.
-Source = Literal["measured", "interpolated", "neighbour", "shipped", "default", "caller"]
+# cell; this device with other software; results that come with the package; the pattern's default. "caller" is beside
+# it: what only torch's takes.
+Source = Literal["measured", "interpolated", "neighbour", "unverified", "shipped", "default", "caller"]
 
 SHOWN = 6  # rejected alternatives in the text; all are in the data
 

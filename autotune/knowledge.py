@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 
 import torch
 
 from autotune.db.errors import StoreError, StoreNotFoundError
 from autotune.db.location import default_database
 from autotune.db.records import Environment, Record
+from autotune.db.shipped import shipped_records
 from autotune.db.store import Store
 from autotune.environment import environment_of
 from autotune.selector import Selector
@@ -21,31 +21,28 @@ class AutotuneWarning(UserWarning):
 def read_selector(device: torch.device) -> Selector:
     """The table of what is known of a device; empty, with a warning, where the database cannot serve."""
     here, database = environment_of(device), default_database()
+    shipped = shipped_records(here.device_name)
+    instead = "what was shipped for this device is used" if shipped else "defaults run"
     try:
         with Store.open(database, read_only=True) as store:
             records, choices = store.records(device=device.type), store.choices(device=device.type)
     except StoreNotFoundError:
-        _warn(f"no database at {database}: nothing is tuned, defaults run; run `autotune tune`")
-        return Selector(here, ())
+        _warn(f"no database at {database}: nothing is tuned, {instead}; run `autotune tune`")
+        return Selector(here, (), shipped=shipped)
     except StoreError as error:
-        _warn(f"{error}; until then defaults run, and what is tuned is not used")
-        return Selector(here, ())
-    if not any(record.environment.fingerprint == here.fingerprint for record in records):
-        _warn(f"{database} has no measurement of this device and software{_nearest(records, here)}: defaults run")
-    return Selector(here, records, choices)
+        _warn(f"{error}; until then {instead}, and what is tuned is not used")
+        return Selector(here, (), shipped=shipped)
+    if not any(record.environment == here for record in records):
+        if any(record.environment.is_same_device(here) for record in records):
+            instead = "those of other software are used, unverified; run `autotune tune --reverify`"
+        _warn(f"{database} has no measurement of this device and software{_nearest(records, here)}: {instead}")
+    return Selector(here, records, choices, shipped)
 
 
 def _nearest(records: Sequence[Record], here: Environment) -> str:
     """What differs in the environment that is most like this one."""
-    differences = [
-        [
-            f"{field.name} {getattr(record.environment, field.name)!r}, here {getattr(here, field.name)!r}"
-            for field in fields(Environment)
-            if getattr(record.environment, field.name) != getattr(here, field.name)
-        ]
-        for record in records
-    ]
-    return f" (the nearest has {'; '.join(min(differences, key=len))})" if differences else ""
+    differences = [record.environment.differences(here) for record in records]
+    return f" (the nearest has {min(differences, key=lambda text: text.count(';'))})" if differences else ""
 
 
 def _warn(message: str) -> None:

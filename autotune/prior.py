@@ -48,10 +48,10 @@ class Prior:
         there = [r for r in there if (r.problem, r.pattern) == (cell.problem, cell.pattern)]
         return cls(cell, strategies, peak, _nearest(here, cell), _most_alike(there, environment))
 
-    def leaders(self, among: Container[Config]) -> list[Config]:
+    def leaders(self, among: Container[Config], *, elsewhere_only: bool = False) -> list[Config]:
         """The fastest few at the nearest length, then those of the other environment."""
         found: dict[Config, None] = {}
-        for known in (self.nearest, self.elsewhere):
+        for known in (self.elsewhere,) if elsewhere_only else (self.nearest, self.elsewhere):
             ranked = sorted((config for config in known if config in among), key=lambda config: _time_ms(known[config]))
             found |= dict.fromkeys(ranked[:LEADERS])
         return list(found)

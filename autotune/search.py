@@ -5,15 +5,17 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import Trial, TrialState
 
+from autotune.db.failures import one_line_errors
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.strategies.config import Config, Value
@@ -32,6 +34,20 @@ def open_storage(store: Store) -> BaseStorage:
     options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
     with store.claim("the tables of studies", wait=True):  # two processes that create them fail
         return RDBStorage(store.connection_url, engine_kwargs=options)
+
+
+@contextmanager
+def storage_errors(store: Store) -> Iterator[None]:
+    """Optuna wraps what the database's driver says; the user gets the one line that the store would give.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    with one_line_errors(store.name):
+        try:
+            yield
+        except StorageInternalError as error:
+            raise error.__cause__ or error from None
 
 
 @dataclass(frozen=True, slots=True)

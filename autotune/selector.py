@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ class _Standing:
 
 
 class Selector:
-    """An immutable table of what was measured on one device with this software, and of what came with the package."""
+    """An immutable table of what was measured on one device, and of what came with the package for it."""
 
     def __init__(
         self,
@@ -68,10 +69,14 @@ class Selector:
         choices: Iterable[Choice] = (),
         shipped: Iterable[Record] = (),
     ) -> None:
-        here = environment.fingerprint
+        known, chosen = list(records), list(choices)
         self._measured = Evidence(
-            (record for record in records if record.environment.fingerprint == here),
-            (choice for choice in choices if choice.environment.fingerprint == here),
+            (record for record in known if record.environment == environment),
+            (choice for choice in chosen if choice.environment == environment),
+        )
+        self._unverified = Evidence(
+            (record for record in known if _by_other_software(record.environment, environment)),
+            (choice for choice in chosen if _by_other_software(choice.environment, environment)),
         )
         self._shipped = Evidence(shipped)
 
@@ -118,7 +123,8 @@ class Selector:
             ("measured", self._measured.measured, "this very problem"),
             ("interpolated", self._measured.interpolated, "lengths on both sides of this one"),
             ("neighbour", self._measured.neighbour, "any problem like it"),
-            ("shipped", self._from_shipped, "this device and pattern"),
+            ("unverified", partial(_all_of, self._unverified), "this device with other software"),
+            ("shipped", partial(_all_of, self._shipped), "this device and pattern"),
         )
         for source, ask, where in rungs:
             if options := ask(problem, pattern):
@@ -127,13 +133,18 @@ class Selector:
             steps.append(f"{source}: none of {pattern.label} for {where}")
         return _Rung("default", [])
 
-    def _from_shipped(self, problem: Problem, pattern: Pattern) -> list[Option]:
-        shipped = self._shipped
-        return (
-            shipped.measured(problem, pattern)
-            or shipped.interpolated(problem, pattern)
-            or shipped.neighbour(problem, pattern)
-        )
+
+def _by_other_software(taken: Environment, here: Environment) -> bool:
+    return taken != here and taken.is_same_device(here)
+
+
+def _all_of(evidence: Evidence, problem: Problem, pattern: Pattern) -> list[Option]:
+    """What the evidence says, one way or another."""
+    return (
+        evidence.measured(problem, pattern)
+        or evidence.interpolated(problem, pattern)
+        or evidence.neighbour(problem, pattern)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +234,7 @@ def _decision(
         pattern=option.pattern,
         config=option.config,
         source=best.source,
-        reason=_basis(best),
+        reason=_basis(best, problem),
         steps=steps,
         record=option.record,
         predicted_ms=option.time_ms,
@@ -247,15 +258,17 @@ def _without_room(known: Iterable[_Standing], room: _Room) -> Iterator[Rejected]
             yield one.rejected(f"{format_ms(one.option.time_ms)}, but {one.hindrance}")
 
 
-def _basis(best: _Standing) -> str:
+def _basis(best: _Standing, problem: Problem) -> str:
     """What a choice rests on."""
     option, source = best.option, best.source
     where = option.record.problem.key
-    if source == "interpolated" and option.confidence is not None:
+    if option.confidence is not None:
         return f"{'won the search' if option.won else 'fastest that fits'} between measured lengths, the nearer {where}"
     rank = "won the search" if option.won else "fastest stored that fits"
-    scaled = "" if source == "measured" else ", scaled by arithmetic"
-    return f"{rank} at {where}{scaled}"
+    same = (option.record.problem, option.record.pattern) == (problem, option.pattern)
+    scaled = "" if same else ", scaled by arithmetic"
+    other = f", by torch {option.record.environment.torch_version}; run `autotune tune --reverify`"
+    return f"{rank} at {where}{scaled}{other if source == 'unverified' else ''}"
 
 
 def _leaders(able: Sequence[_Standing]) -> list[_Standing]:

@@ -14,8 +14,10 @@ from autotune.device_rates import DevicePeak
 from autotune.effort import EFFORTS, Level
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.observer import CellResult, Observer
-from autotune.search import open_storage
+from autotune.prior import LEADERS
+from autotune.search import open_storage, storage_errors
 from autotune.shares import claimed_cells
+from autotune.staleness import stale_cells
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.strategy import Strategy
@@ -34,6 +36,7 @@ def tune(
     budget_s: float | None = None,
     memory_limit_bytes: int | None = None,
     force: bool = False,
+    reverify: bool = False,
     db: str | Path | None = None,
     observer: Observer | None = None,
     command: str = "autotune.tune()",
@@ -49,6 +52,7 @@ def tune(
         budget_s: stop after so many seconds, with what has been found.
         memory_limit_bytes: peak memory above the inputs that a configuration may take; 80 % of the free memory if None.
         force: run what would be skipped, and again what failed before.
+        reverify: race the default and the fastest few of every cell that other software decided, and no workload.
         db: database path or URL; the default database if None.
         observer: told about progress.
         command: noted with the measurements.
@@ -59,35 +63,48 @@ def tune(
     target = resolve_device(device)
     environment = environment_of(target)
     chosen = choose_strategies(strategies)
+    trials = trials or (1 + LEADERS if reverify else None)
     level = EFFORTS[effort] if trials is None else replace(EFFORTS[effort], trials=trials)
-    cells = (workload or Workload()).cells(target)
+    cells = [] if reverify else (workload or Workload()).cells(target)
     free = int(MEMORY_SHARE * free_memory_bytes(target))
     limit = free if memory_limit_bytes is None else memory_limit_bytes
     deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
-    with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
+    with Store.open(db or default_database()) as store, storage_errors(store), Worker(deadlines) as worker:
+        if reverify:
+            cells = stale_cells(store.choices(device=target.type), environment, target)
+        if not cells:
+            return []
         run_id = store.begin_run(command)
-        peak = DevicePeak(store, worker, run_id, environment, str(target), cells[0].problem.dtype)
+        observer = observer or Observer()
+        peaks = {
+            dtype: DevicePeak(store, worker, run_id, environment, str(target), dtype)
+            for dtype in dict.fromkeys(cell.problem.dtype for cell in cells)
+        }
         session = Session(
             store=store,
             storage=open_storage(store),
             worker=worker,
-            peak=peak,
+            peak=peaks[cells[0].problem.dtype],
             environment=environment,
             run_id=run_id,
             strategies=chosen,
             effort=level,
             memory_limit_bytes=limit,
             deadline=deadline,
-            observer=observer or Observer(),
+            observer=observer,
             force=force,
+            reverify=reverify,
         )
-        if peak.flops_per_s is None:
-            session.observer.rates_started()
-            peak.measure()
-        shared = claimed_cells(store, environment, cells, deadline, session.observer)
-        with closing(shared):
-            return [session.tune_cell(cell, number, len(cells)) for number, cell in enumerate(shared, start=1)]
+        for peak in peaks.values():
+            if peak.flops_per_s is None:
+                observer.rates_started()
+                peak.measure()
+        with closing(claimed_cells(store, environment, cells, deadline, observer)) as shared:
+            return [
+                replace(session, peak=peaks[cell.problem.dtype]).tune_cell(cell, number, len(cells))
+                for number, cell in enumerate(shared, start=1)
+            ]
 
 
 def choose_strategies(names: Sequence[str] | None) -> dict[str, Strategy]:

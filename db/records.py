@@ -4,7 +4,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -47,6 +47,26 @@ class Environment:
     def fingerprint(self) -> str:
         """Content hash over every field."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def is_same_device(self, other: "Environment") -> bool:
+        """Whether both are one kind of device, used alike, with whatever software."""
+        used = ("device", "device_name", "capability", *(["threads"] if self.device == "cpu" else []))
+        return all(getattr(self, name) == getattr(other, name) for name in used)
+
+    def differences(self, now: "Environment") -> str:
+        """What is another one now, in words; empty if nothing is.
+
+        >>> old = Environment(**dict.fromkeys(Environment.__annotations__, "2.12"))
+        >>> from dataclasses import replace
+        >>> old.differences(replace(old, torch_version="2.13"))
+        'torch 2.12, now 2.13'
+        """
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != getattr(now, field.name)]
+        return "; ".join(
+            f"{name.removesuffix('_version').replace('_', ' ')} {getattr(self, name) or 'none'}, "
+            f"now {getattr(now, name) or 'none'}"
+            for name in changed
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The tuned cells in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -8,19 +8,22 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from autotune.db.records import Choice, Environment
-from autotune.reports.figures import finite, margin
+from autotune.reports.figures import finite, margin, milliseconds
 from autotune.reports.implementations import family
 from autotune.reports.setting import Setting
 from autotune.reports.terminal_text import table
 
-COLUMNS = ["pattern", ">length", "best configuration", ">margin", ">tried", ">age"]
+COLUMNS = ["pattern", ">length", "best configuration", ">ms", ">margin", ">tried", ">age"]
 
 
-def terminal_choices(choices: Sequence[Choice], here: Environment, now: datetime) -> RenderableType:
+def terminal_choices(
+    choices: Sequence[Choice], times_ms: Mapping[int, float | None], here: Environment, now: datetime
+) -> RenderableType:
     """One table for each environment and setting, with what runs for each pattern and length.
 
     Args:
         choices: the decision for each cell.
+        times_ms: the median of each measurement that a decision rests on, by its id.
         here: the environment that asks.
         now: by which the age of a decision is told.
     """
@@ -28,10 +31,19 @@ def terminal_choices(choices: Sequence[Choice], here: Environment, now: datetime
         return Text("Nothing is tuned yet: run `autotune tune`.")
     parts: list[RenderableType] = []
     for (environment, setting), group in groupby(sorted(choices, key=_order), key=_section):
-        software = "current software" if environment.fingerprint == here.fingerprint else "other software"
-        parts.append(Text(f"\n{environment.device_name} ({software}): {setting.text}\n", style="bold"))
-        parts.append(table(COLUMNS, [_line(choice, now) for choice in group]))
+        title = f"\n{environment.device_name} ({_standing(environment, here)}): {setting.text}\n"
+        parts.append(Text(title, style="bold"))
+        parts.append(table(COLUMNS, [_line(choice, times_ms.get(choice.measurement_id), now) for choice in group]))
     return Group(*parts)
+
+
+def _standing(environment: Environment, here: Environment) -> str:
+    """Whether what was found out there holds here."""
+    if environment == here:
+        return "current software"
+    if environment.is_same_device(here):
+        return f"stale: {environment.differences(here)}"
+    return "another device"
 
 
 def _section(choice: Choice) -> tuple[Environment, Setting]:
@@ -44,12 +56,13 @@ def _order(choice: Choice) -> tuple[str | int, ...]:
     return (*place, family(choice.pattern, problem.kv_len), problem.kv_len)
 
 
-def _line(choice: Choice, now: datetime) -> list[str]:
+def _line(choice: Choice, time_ms: float | None, now: datetime) -> list[str]:
     days = (now - choice.created_at).days
     return [
         family(choice.pattern, choice.problem.kv_len),
         f"{choice.problem.kv_len:,}",
         choice.config.text,
+        milliseconds(time_ms),
         margin(finite(choice.margin)),
         f"{choice.candidates:,}",
         "today" if days == 0 else f"{days:,} d",

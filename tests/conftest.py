@@ -1,4 +1,4 @@
-"""What tests of several floors need: a real PostgreSQL server of their own."""
+"""What tests of several floors need: a PostgreSQL server of their own, and a user who may not do everything."""
 
 import os
 import pwd
@@ -90,3 +90,26 @@ def new_postgresql(_server: Path) -> Callable[[], str]:
         return f"postgresql+psycopg://autotune@/{name}?host={_server}"
 
     return create
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that an unprivileged user can reach; pytest's own are private."""
+    folder = Path(tempfile.mkdtemp(prefix="autotune-db-"))
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unprivileged(shared_folder: Path) -> Iterator[None]:
+    """For the test's duration, permission bits bind even where the tests run as root."""
+    if os.geteuid():
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)

@@ -15,7 +15,7 @@ from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
 
-from .records import CPU, MIB, failed, ok, stored
+from .records import CPU, MIB, failed, fill, ok, stored
 
 DENSE = Dense()
 WINDOW = LocalWindow(0.9)
@@ -193,10 +193,34 @@ def test_untuned_the_first_accepted_default_that_fits_runs(select):
         choose(PROBLEM, [DENSE, WINDOW], PROBLEM.output_bytes - 1)
 
 
-def test_records_of_another_environment_are_left_out(select):
-    other = replace(environment_of(CPU), torch_version="0.4")
+@pytest.mark.parametrize("changed", ["torch_version", "triton_version", "driver", "cuda_version"])
+def test_records_of_other_software_are_unverified(select, changed):
+    other = replace(environment_of(CPU), **{changed: "0.4"})
     choose = select((PROBLEM, DENSE, RING, ok(1.0)), environment=other)
-    assert choose(PROBLEM, [DENSE], PLENTY).source == "default"
+    decision = choose(PROBLEM, [DENSE], PLENTY)
+    assert (decision.source, decision.config) == ("unverified", RING)
+    assert decision.reason.endswith("run `autotune tune --reverify`")
+    longer = replace(PROBLEM, query_len=2 * PROBLEM.query_len, kv_len=2 * PROBLEM.kv_len)
+    assert choose(longer, [DENSE], PLENTY).source == "unverified"
+
+
+def test_what_was_measured_here_goes_before_what_other_software_measured(tmp_path):
+    here = environment_of(CPU)
+    fill(tmp_path / "t.db", [(PROBLEM, DENSE, RING, ok(1.0))], environment=replace(here, torch_version="0.4"))
+    records = stored(tmp_path / "t.db", [(PROBLEM, DENSE, MATH, ok(2.0))])
+    decision = Selector(here, records).choose(PROBLEM, [DENSE], PLENTY)
+    assert (decision.source, decision.config) == ("measured", MATH)
+
+
+def test_shipped_records_come_last_and_are_called_so(tmp_path):
+    here = environment_of(CPU)
+    shipped = stored(tmp_path / "s.db", [(PROBLEM, DENSE, RING, ok(1.0))], environment=replace(here, threads=99))
+    decision = Selector(here, (), shipped=shipped).choose(PROBLEM, [DENSE], PLENTY)
+    assert (decision.source, decision.config) == ("shipped", RING)
+    assert "source    shipped: " in decision.text
+    entries = [(PROBLEM, DENSE, MATH, ok(2.0))]
+    unverified = stored(tmp_path / "t.db", entries, environment=replace(here, torch_version="0.4"))
+    assert Selector(here, unverified, shipped=shipped).choose(PROBLEM, [DENSE], PLENTY).source == "unverified"
 
 
 def test_a_pattern_that_does_not_fit_is_an_error(select):

@@ -1,10 +1,7 @@
 """Real databases in temporary folders, and processes that write to them."""
 
 import multiprocessing
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,26 +112,3 @@ def in_processes() -> Callable[..., list[int | None]]:
         return [process.exitcode for process in processes]
 
     return run
-
-
-@pytest.fixture
-def shared_folder() -> Iterator[Path]:
-    """A folder that an unprivileged user can reach; pytest's own are private."""
-    folder = Path(tempfile.mkdtemp(prefix="autotune-db-"))
-    folder.chmod(0o755)
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def unprivileged(shared_folder: Path) -> Iterator[None]:
-    """For the test's duration, permission bits bind even where the tests run as root."""
-    if os.geteuid():
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from rich.console import Console
 
@@ -10,16 +11,18 @@ from autotune.reports.terminal_choices import terminal_choices
 from .conftest import CPU, GENERATED, GPU
 
 
-def rendered(choices, now=GENERATED):
+def rendered(choices, now=GENERATED, times_ms=MappingProxyType({})):
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(terminal_choices(choices, GPU, now))
+        console.print(terminal_choices(choices, times_ms, GPU, now))
     return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
 
 
 def test_whole_text(full_book, check):
     dense, _, short, long = full_book.choices
-    check("choices.txt", rendered([long, short, replace(dense, environment=CPU), dense]))
+    old = replace(dense, environment=replace(GPU, torch_version="2.12.1", driver=""))
+    times_ms = {record.id: record.measurement.time_ms for record in full_book.records}
+    check("choices.txt", rendered([long, short, replace(dense, environment=CPU), dense, old], times_ms=times_ms))
 
 
 def test_age(full_book):
