@@ -93,3 +93,35 @@ def test_the_limit_counts_from_where_it_is_set():
             lift_limit()
     """)
     assert lines == [str(150 * MIB // 4)] * 2
+
+
+TRAINED = {
+    "dilated": "Dilated((512, 2048, 8192), (1, 2, 4)), Config.of('dilated', compile='off')",
+    "union": "Dilated((512, 2048, 8192), (1, 2, 4)), Config.of('dilated', keys='union', compile='off')",
+    "copies": "Dilated((512, 2048, 8192), (1, 2, 4)), Config.of('dilated', reads='copies', compile='off')",
+    "ring": "Dilated((512, 2048, 8192), (1, 2, 4)), Config.of('ring', chunk_size=4096, compile='off')",
+    "block_sparse": "LocalWindow(0.95), Config.of('block_sparse', query_block=4096, compile='off')",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_memory_of_forward_and_backward_grows_no_faster_than_the_sequence(name):
+    peaks = run(f"""
+        from autotune.strategies.catalog import build
+        from autotune.strategies.config import Config
+        from autotune.strategies.pattern_block_sparse import LocalWindow
+        from autotune.strategies.pattern_dilated import Dilated
+        from autotune.strategies.problem import Problem
+
+        for length in (8192, 32768):
+            problem = Problem.self_attention(length, heads=4, head_dim=32, direction="training")
+            inputs = [torch.randn(1, 4, length, 32, requires_grad=True) for _ in range(3)]
+            grad = torch.randn(1, 4, length, 32)
+            attention = build(problem, {TRAINED[name]})
+            step = lambda: torch.autograd.grad(attention(*inputs), inputs, grad)
+            step()
+            print(watch_memory(step, CPU)[1])
+    """)
+    shorter, longer = map(int, peaks)
+    assert longer <= 1.1 * 4 * shorter  # a tenth for what the heap keeps; quadratic growth would be 16 times
