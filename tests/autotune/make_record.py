@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from autotune import tuning
@@ -53,6 +54,7 @@ def wide_space(self: TileStrategy, problem: Problem, pattern: Pattern) -> Space:
 
 def record(database: Path, names: Sequence[str]) -> None:
     """Measure everything there is, and store it."""
+    torch.set_num_threads(1)  # one core of a shared machine is quieter than all of them
     TileStrategy.space = wide_space
     ring.CHUNK_SIZES = CHUNK_SIZES
     block_sparse.QUERY_TILES = QUERY_TILES
