@@ -14,7 +14,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
-from autotune.binding import Asked, Table, mask_decision
+from autotune.binding import REMEDIABLE, Asked, Table, mask_decision
 from autotune.call import DENSE, require_dense
 from autotune.decision import Decision
 from autotune.strategies.pattern import Pattern
@@ -92,7 +92,7 @@ def attention(
         return out
     try:
         return attend(query, key, value, scale=scale)
-    except (RuntimeError, MemoryError) as error:
+    except REMEDIABLE as error:
         table.withdraw(call, error)  # raises what it cannot remedy
     return attention(
         query, key, value, None, 0.0, is_causal, scale, enable_gqa,

@@ -1,7 +1,6 @@
 """When memory runs out the next most frugal configuration takes over, and graphs are few."""
 
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -217,10 +216,9 @@ def test_reloading_while_others_call(database):
 def test_a_remembered_call_asks_nobody(database, tensors, monkeypatch):
     ladder(database)
     autotune.attention(*tensors)
-    monkeypatch.setattr(binding.Table, "bind", None)
-    monkeypatch.setattr(binding, "Lock", None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with monkeypatch.context() as nobody:
+        nobody.setattr(binding.Table, "bind", None)
+        nobody.setattr(runtime.table(), "_lock", None)
         autotune.attention(*tensors)
 
 
