@@ -64,7 +64,7 @@ def _local_window_row(sparsity: float) -> Implementation:
             f"side, in one softmax; k is the largest with which at most {1 - sparsity:.0%} of all pairs are computed."
         ),
         serves=lambda pattern: pattern == window,
-        config=lambda problem: Config.of("block_sparse", query_block=QUERY_BLOCK, compile="off"),
+        config=lambda problem: Config.of("block_sparse", query_tile=1024, query_block=QUERY_BLOCK, compile="off"),
         refusal=refusal,
     )
 

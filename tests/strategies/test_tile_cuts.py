@@ -1,14 +1,13 @@
 """Cutting tiles changes nothing: every (head, query, key) is computed as often as before."""
 
-from collections import Counter
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
 from geometry import examples as many
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tile_pairs import LENGTH, positions, triples, written
 
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
@@ -19,33 +18,7 @@ from autotune.strategies.tile_cuts import MOST_REPEATS, visit_in_chunks, within_
 from autotune.strategies.tiles import Span, Tile
 
 HEADS = (slice(0, 2), slice(1, 4, 2), slice(0, 1))
-LENGTH = 100  # every position that can be drawn lies below it
 examples = settings(many, max_examples=40)
-
-
-def positions(span):
-    """Those of each repeat."""
-    if isinstance(span, Gather):
-        return [[start + t for start in row for t in range(span.piece)] for row in span.starts.tolist()]
-    return [[span.start + span.stride * j + span.step * t for t in range(span.length)] for j in range(span.repeat)]
-
-
-def triples(tiles):
-    """Every (head, query, key), as often as it is computed."""
-    return Counter(
-        (head, row, key)
-        for tile in tiles
-        for head in range(LENGTH)[tile.heads]
-        for rows, keys in zip(positions(tile.query), positions(tile.key), strict=True)
-        for (t, row), (u, key) in product(enumerate(rows), enumerate(keys))
-        if not tile.causal or u <= t
-    )
-
-
-def written(tile):
-    """The (head, row) that a tile writes, as often as it does."""
-    rows = [row for repeat in positions(tile.query) for row in repeat]
-    return [(head, row) for head in range(LENGTH)[tile.heads] for row in rows]
 
 
 def spans(length, repeat):
