@@ -15,7 +15,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.binding import REMEDIABLE, Asked, Table, mask_decision
-from autotune.call import DENSE, require_dense
+from autotune.call import DENSE, DEVICES, require_dense
 from autotune.decision import Decision
 from autotune.strategies.pattern import Pattern
 from autotune.transforms import cast_for_autocast, transformed
@@ -150,7 +150,7 @@ def _under_transforms(
     memory_limit: int | None,
 ) -> Tensor:
     """A call that autocast, a compiler, a function transform or a tensor of another kind has a say in."""
-    if torch.is_autocast_enabled(query.device.type):
+    if query.device.type in DEVICES and torch.is_autocast_enabled(query.device.type):
         query, key, value = cast_for_autocast(query, key, value)
         with torch.autocast(query.device.type, enabled=False):
             return attention(

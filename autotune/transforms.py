@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from autotune.binding import Asked
+from autotune.call import DEVICES
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.patterns import pattern_from_key
 
@@ -53,7 +54,7 @@ def _parsed(asked: str) -> Asked:
 def cast_for_autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors as torch's own attention takes them under autocast: float64 stays as it is."""
     kind = query.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if kind not in DEVICES or not torch.is_autocast_enabled(kind):
         return query, key, value
     dtype = torch.get_autocast_dtype(kind)
     query, key, value = (
