@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: tune test slow check fix browser
+.PHONY: tune test slow check fix browser postgresql record
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,7 +18,7 @@ tune: $(READY)  ## tune this machine's device for a few lengths, print and write
 test: $(READY)  ## everything that is quick
 	$(BIN)/pytest -m "not slow"
 
-slow: $(READY) browser  ## what `make test` leaves out
+slow: $(READY) browser postgresql  ## what `make test` leaves out
 	$(BIN)/pytest -m slow
 
 check: $(READY)  ## style, types, doctests
@@ -32,6 +32,16 @@ browser:  ## the Chromium in which tests open the HTML report; where there is no
 	( [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium ) || \
 	echo "No Chromium, and it could not be installed here; as root: apt-get install -y chromium"
+
+postgresql:  ## the server that tests share a database on; where there is none they are skipped, and say so
+	@command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null || \
+	( [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql ) || \
+	echo "No PostgreSQL, and it could not be installed here; as root: apt-get install -y postgresql"
+
+record: $(READY)  ## measure again what the tests of the search replay: ten minutes on a quiet CPU
+	$(BIN)/python tests/autotune/make_record.py build/record.db
+	$(BIN)/autotune replay tests/data/search_record.json
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

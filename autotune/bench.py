@@ -173,7 +173,8 @@ class SuiteRun:
         self.observer.final_started(len(entries))
         times = self.worker.race(Race(candidates=candidates, rounds=RACE_ROUNDS, budget_s=RACE_S))
         for (history, config), times_ms in zip(entries, times, strict=False):
-            history.add(config, self.peak.checked(history.cell, replace(history.tried[config], times_ms=times_ms)))
+            flops = history.flops(STRATEGIES[config.strategy], config)
+            history.add(config, self.peak.checked(flops, replace(history.tried[config], times_ms=times_ms)))
 
     def _contestants(self, histories: Sequence[History]) -> list[tuple[History, Config]]:
         timed = [
@@ -221,7 +222,7 @@ class SuiteRun:
     def _run(self, history: History, config: Config) -> Measurement:
         strategy = STRATEGIES[config.strategy]
         candidate = history.candidate(strategy, config, timing_budget_s=TIMING_BUDGET_S)
-        measurement = self.peak.checked(history.cell, self.worker.measure(candidate))
+        measurement = self.peak.checked(history.flops(strategy, config), self.worker.measure(candidate))
         return history.predicted(strategy, config, measurement)
 
     def _foregone(self, cell: Cell, implementation: Implementation) -> Measurement | None:
@@ -235,11 +236,13 @@ class SuiteRun:
         rules = SkipRules(
             cell, self.limits.memory_for(cell), self.limits.call_s, {} if known is None else {config: known}
         )
-        return rules.verdict(STRATEGIES[config.strategy], config) or self._too_slow_at_best(cell)
+        strategy = STRATEGIES[config.strategy]
+        flops = strategy.flops(cell.problem, cell.pattern, config)
+        return rules.verdict(strategy, config) or self._too_slow_at_best(flops)
 
-    def _too_slow_at_best(self, cell: Cell) -> Measurement | None:
-        """A cell that is over the limit even at the device's peak, of which nothing else need be known."""
-        if (least_ms := self.peak.least_ms(cell)) <= (limit_ms := self.limits.call_s * 1e3):
+    def _too_slow_at_best(self, flops: float) -> Measurement | None:
+        """Operations that are over the limit even at the device's peak, of which nothing else need be known."""
+        if (least_ms := self.peak.least_ms(flops)) <= (limit_ms := self.limits.call_s * 1e3):
             return None
         least, limit = format_ms(least_ms), format_ms(limit_ms)
         reason = f"predicted {least} a call or more, at the device's matmul rate; the limit is {limit}"

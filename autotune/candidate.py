@@ -14,6 +14,7 @@ from autotune.gate import Oracle, Outputs, checked_rows
 from autotune.inputs import Inputs, make_inputs
 from autotune.memory import lift_limit, limit_growth, watch_memory
 from autotune.out_of_memory import is_out_of_memory
+from autotune.shootout import Times
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
@@ -47,9 +48,7 @@ class Race:
     candidates: tuple[Candidate, ...]
     rounds: int
     budget_s: float
-
-
-Times = list[tuple[float, ...]]  # milliseconds of each round, for each candidate
+    extra_rounds: int = 0  # while it is open who wins
 
 
 class Bench:
@@ -105,7 +104,8 @@ class Bench:
                 calls[-1]()
             enter("run")
             device = torch.device(contest.candidates[0].device)
-            return race(calls, device, rounds=contest.rounds, budget_s=contest.budget_s)
+            rounds, extra_rounds = contest.rounds, contest.extra_rounds
+            return race(calls, device, rounds=rounds, budget_s=contest.budget_s, extra_rounds=extra_rounds)
         except Exception:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return []
         finally:

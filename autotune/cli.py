@@ -1,6 +1,7 @@
 """The command line. Only click is imported here, so that help is instant; each command loads what it needs."""
 
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
 DTYPE_NAMES = ("float16", "bfloat16", "float32")
 EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
 FORMAT_NAMES = ("markdown", "html", "json", "csv")
+SAMPLER_NAMES = ("tpe", "random")
 SUITE_NAMES = ("extreme",)
 DISPATCH = "dispatch"  # a suite of `bench` alone: it measures our own overhead, and stores nothing
 
@@ -99,6 +101,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
 @click.option("--budget", help="Stop after this time, as in 10m.")
 @click.option("--memory-limit", help="Peak memory above the inputs that a configuration may take, as in 8GiB.")
+@click.option("--force", is_flag=True, help="Run what would be left out, and again what failed.")
 @DATABASE
 def tune(db: str | None, **options: Any) -> None:
     """Search the fastest configuration for each length and pattern, and store every measurement."""
@@ -205,6 +208,53 @@ def explain(db: str | None, **options: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output by default."
+)
+@click.option("--device", metavar="cpu|cuda|NAME", help="Only what was measured on these devices.")
+@DATABASE
+def export(db: str | None, **options: Any) -> None:
+    """Write everything that is stored as JSON, for `import` elsewhere; one fact a line."""
+    from autotune.cli_share import run_export
+
+    run_export(db=db, **options)
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@DATABASE
+def import_(db: str | None, file: Path) -> None:
+    """Add the results in FILE, which `export` wrote; what is known already is left as it is."""
+    from autotune.cli_share import run_import
+
+    run_import(db=db, file=file)
+
+
+@main.command()
+@click.argument("other", metavar="OTHER")
+@DATABASE
+def merge(db: str | None, other: str) -> None:
+    """Add the results in the database OTHER, a path or URL; what is known already is left as it is."""
+    from autotune.cli_share import run_merge
+
+    run_merge(db=db, other=other)
+
+
+@main.command()
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True, help="Searches of each cell.")
+@click.option("--sampler", "samplers", multiple=True, type=click.Choice(SAMPLER_NAMES), help="Repeatable; default all.")
+@click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
+@click.option("--warm", is_flag=True, help="Let longer sequences begin with what is known of shorter ones.")
+def replay(**options: Any) -> None:
+    """Run the search on the measurements in RECORD, which `export` wrote, and say how good its choices are."""
+    from autotune.cli_replay import run_replay
+
+    run_replay(**options)
+
+
+@main.command()
 @DATABASE
 def doctor(db: str | None) -> None:
     """Check device, compiler, dtypes and database, and say what to do about what is wrong."""
@@ -214,8 +264,8 @@ def doctor(db: str | None) -> None:
 
 
 def _command_line() -> str:
-    """What was typed, as a shell would take it."""
-    return shlex.join(["autotune", *sys.argv[1:]])
+    """What was typed, as a shell would take it; reports and exports show it, so a URL's password is left out."""
+    return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", shlex.join(["autotune", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

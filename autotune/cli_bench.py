@@ -1,6 +1,5 @@
 """The commands ``bench`` and ``limits``: run a suite, show progress, say what came of it."""
 
-from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -12,9 +11,8 @@ from rich.table import Table
 from autotune.bench import Limits, bench
 from autotune.cells import DEFAULT_PATTERNS
 from autotune.cli_options import workload
-from autotune.cli_tune import INTERRUPTED
+from autotune.cli_tune import INTERRUPTED, print_failures
 from autotune.db.location import default_database
-from autotune.db.records import Status
 from autotune.db.store import Store
 from autotune.environment import environment_of, resolve_device
 from autotune.limits import Reach, find_limits
@@ -60,10 +58,7 @@ def run_bench(
         records = [record for record in store.records(environment_fingerprint=here) if record.problem in problems]
         source = Source(generated=datetime.now(UTC), records=records, rates=store.rates(), suite=chosen)
     console.print(terminal_summary(source))
-    statuses = Counter(m.status for result in results for m in result.tried.values() if m.status is not Status.OK)
-    if statuses:
-        counted = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
-        console.print(f"Not ok: {counted}; the reasons are above and in the report, and --force runs them again")
+    print_failures(console, results)
     console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)
 
 

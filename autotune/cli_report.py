@@ -13,19 +13,15 @@ from autotune.cli_options import workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
+from autotune.knowledge import stored_selector
+from autotune.output import write_output
 from autotune.reports.formats import render
 from autotune.reports.published import read_published
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
 from autotune.reports.terminal_choices import terminal_choices
-from autotune.selector import Selector
-from autotune.strategies.errors import AutotuneError
 from autotune.strategies.suite_extreme import SUITES
 from autotune.units import UnitError, parse_bytes
-
-
-class OutputError(AutotuneError, OSError):
-    """A report that cannot be written where it was asked for."""
 
 
 def run_report(
@@ -49,10 +45,7 @@ def run_report(
     if output is None:
         click.echo(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror}; name another file with --output") from error
+    write_output(output, text)
     click.echo(f"Report: {output}")
 
 
@@ -72,8 +65,7 @@ def run_explain(*, db: str | None, device: str | None, length: str, memory_limit
     if len({cell.problem for cell in cells}) > 1:
         raise UnitError(f"length is {length!r}, but must be a single one, such as 4096")
     with Store.open(db or default_database(), read_only=True) as store:
-        records, choices = store.records(device=target.type), store.choices(device=target.type)
-    selector = Selector(environment_of(target), records, choices)
+        selector = stored_selector(store, target)
     limit = parse_bytes(memory_limit) if memory_limit else int(FREE_MEMORY_SHARE * free_memory_bytes(target))
     patterns = [cell.pattern for cell in cells]
     click.echo(selector.choose(cells[0].problem, patterns, limit).text)

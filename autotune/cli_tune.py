@@ -1,5 +1,7 @@
 """The ``tune`` command: read the options, run the engine, show progress, say where the results are."""
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +10,11 @@ from rich.console import Console
 
 from autotune.cli_options import workload
 from autotune.db.location import default_database
+from autotune.db.records import Status
 from autotune.db.store import Store
 from autotune.effort import Level
 from autotune.environment import distinct_devices
+from autotune.observer import CellResult
 from autotune.progress import Progress
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
@@ -30,6 +34,7 @@ def run_tune(
     trials: int | None,
     budget: str | None,
     memory_limit: str | None,
+    force: bool,
     **shapes: Any,
 ) -> None:
     """Tune each device asked for, then print the winners and the database's place."""
@@ -37,10 +42,11 @@ def run_tune(
     devices = [str(each) for each in distinct_devices()] if device == "all" else [device]
     database = db or default_database()
     console = Console()
+    results: list[CellResult] = []
     for name in devices:
         try:
             with Progress(console) as progress:
-                tune(
+                results += tune(
                     work,
                     device=name,
                     strategies=strategies or None,
@@ -48,6 +54,7 @@ def run_tune(
                     trials=trials,
                     budget_s=parse_seconds(budget) if budget else None,
                     memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
+                    force=force,
                     db=database,
                     observer=progress,
                     command=command,
@@ -60,4 +67,13 @@ def run_tune(
             generated=datetime.now(UTC), records=store.records(), choices=store.choices(), rates=store.rates()
         )
         console.print(terminal_summary(source))
+        print_failures(console, results)
         console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)
+
+
+def print_failures(console: Console, results: Iterable[CellResult]) -> None:
+    """Say what is not ok, and how to have it run again."""
+    statuses = Counter(m.status for result in results for m in result.tried.values() if m.status is not Status.OK)
+    if statuses:
+        counted = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
+        console.print(f"Not ok: {counted}; the reasons are above and in the report, and --force runs them again")

@@ -18,6 +18,7 @@ class Effort:
     skip_factor: float  # one that was so much slower at a shorter length is not tried, unless a strategy's default
     finalists: int  # the fastest few, raced in turn
     rounds: int  # of the race
+    extra_rounds: int  # more of them while the race is open
     race_s: float  # no new round after so many seconds
 
 
@@ -29,8 +30,9 @@ EFFORTS: dict[Level, Effort] = {
         run_s=30.0,
         drop_factor=1.5,
         skip_factor=2.0,
-        finalists=3,
+        finalists=5,
         rounds=5,
+        extra_rounds=35,
         race_s=10.0,
     ),
     "standard": Effort(
@@ -40,8 +42,9 @@ EFFORTS: dict[Level, Effort] = {
         run_s=60.0,
         drop_factor=2.0,
         skip_factor=3.0,
-        finalists=5,
+        finalists=8,
         rounds=10,
+        extra_rounds=70,
         race_s=30.0,
     ),
     "thorough": Effort(
@@ -51,8 +54,9 @@ EFFORTS: dict[Level, Effort] = {
         run_s=180.0,
         drop_factor=3.0,
         skip_factor=5.0,
-        finalists=5,
+        finalists=10,
         rounds=20,
+        extra_rounds=140,
         race_s=120.0,
     ),
     "exhaustive": Effort(
@@ -62,8 +66,9 @@ EFFORTS: dict[Level, Effort] = {
         run_s=600.0,
         drop_factor=float("inf"),
         skip_factor=float("inf"),
-        finalists=8,
+        finalists=12,
         rounds=20,
+        extra_rounds=140,
         race_s=300.0,
     ),
 }

@@ -1,11 +1,12 @@
 """How long a call will take, from the same implementation at another length."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Record, Status
 from autotune.strategies.pattern import Pattern
+from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
 from autotune.strategies.suite import Suite
 
@@ -30,6 +31,14 @@ class Known:
         if (time_ms := self.measurement.time_ms) is None:
             return None
         return time_ms * cell.pattern.flops(cell.problem) / self.pattern.flops(self.problem)
+
+
+def same_kind(record: Record, cell: Cell) -> bool:
+    """Whether a record is of the cell's shapes but for the length, and its pattern but for what follows from that."""
+    length = record.problem.query_len
+    alike = replace(cell.problem, query_len=length, kv_len=length)
+    both_longnet = record.pattern == Dilated.longnet(length) and cell.pattern == Dilated.longnet(cell.problem.query_len)
+    return record.problem == alike and (record.pattern == cell.pattern or both_longnet)
 
 
 @dataclass(slots=True)

@@ -3,23 +3,70 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from autotune.candidate import Candidate
 from autotune.cells import Cell
-from autotune.db.records import Environment, Measurement, Record, Status
-from autotune.db.store import Store
+from autotune.db.records import Choice, Environment, Measurement, Record, Status
 from autotune.environment import free_memory_bytes
 from autotune.strategies.config import Config
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Strategy
 
 GROWTH_SHARE = 0.9  # of the free memory: past this a candidate's allocations fail
+
+
+class Ledger(Protocol):
+    """What a search needs of a store; see `Store`."""
+
+    def records(
+        self,
+        *,
+        environment_fingerprint: str | None = None,
+        problem: Problem | None = None,
+        pattern: Pattern | None = None,
+    ) -> list[Record]:
+        """Stored measurements, oldest first; each argument narrows them."""
+        ...
+
+    def choices(
+        self, *, environment_fingerprint: str | None = None, problem: Problem, pattern: Pattern
+    ) -> list[Choice]:
+        """The latest decision for a cell."""
+        ...
+
+    def add(
+        self,
+        run_id: int,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        config: Config,
+        measurement: Measurement,
+    ) -> int:
+        """Store a measurement, and return its id."""
+        ...
+
+    def decide(
+        self,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        config: Config,
+        measurement_id: int,
+        margin: float | None,
+        candidates: int,
+    ) -> None:
+        """Store what a search settled on for a cell."""
+        ...
 
 
 @dataclass(slots=True)
 class History:
     """The measurements of a cell; new ones are stored as they come."""
 
-    store: Store
+    store: Ledger
     run_id: int
     cell: Cell
     environment: Environment
@@ -30,7 +77,7 @@ class History:
 
     @classmethod
     def of(
-        cls, store: Store, run_id: int, cell: Cell, environment: Environment, records: Sequence[Record]
+        cls, store: Ledger, run_id: int, cell: Cell, environment: Environment, records: Sequence[Record]
     ) -> "History":
         """Begin with the records of this cell among those of the environment."""
         history = cls(store, run_id, cell, environment)
@@ -41,9 +88,13 @@ class History:
                 history.counts[record.config] += record.measurement.time_ms is not None
         return history
 
-    def conclusive(self) -> dict[Config, Measurement]:
-        """What need not be measured again; a skip is looked at anew, for the limits may have changed."""
-        return {config: m for config, m in self.tried.items() if m.status is not Status.SKIPPED}
+    def conclusive(self, *, force: bool = False) -> dict[Config, Measurement]:
+        """What need not be measured again; a skip is looked at anew, for the limits may have changed.
+
+        With ``force`` every failure is, for a record does not say under which limits it failed.
+        """
+        anew = [status for status in Status if status is not Status.OK] if force else [Status.SKIPPED]
+        return {config: m for config, m in self.tried.items() if m.status not in anew}
 
     def fastest(self, among: Collection[Config] | None = None) -> Config | None:
         """The configuration with the shortest median so far, among some or all; None if none is ok."""
@@ -71,6 +122,10 @@ class History:
             timing_budget_s=timing_budget_s,
             drop_over_ms=drop_over_ms,
         )
+
+    def flops(self, strategy: Strategy, config: Config) -> float:
+        """Operations that a configuration executes."""
+        return strategy.flops(self.cell.problem, self.cell.pattern, config)
 
     def predicted(self, strategy: Strategy, config: Config, measurement: Measurement) -> Measurement:
         """The measurement with the strategy's own estimate of its memory."""

@@ -9,9 +9,12 @@ import torch
 from autotune.db.errors import StoreError, StoreNotFoundError
 from autotune.db.location import default_database
 from autotune.db.records import Environment, Record
+from autotune.db.shipped import shipped_records
 from autotune.db.store import Store
 from autotune.environment import environment_of
 from autotune.selector import Selector
+
+INSTEAD = "shipped results or defaults run"
 
 
 class AutotuneWarning(UserWarning):
@@ -19,20 +22,40 @@ class AutotuneWarning(UserWarning):
 
 
 def read_selector(device: torch.device) -> Selector:
-    """The table of what is known of a device; empty, with a warning, where the database cannot serve."""
+    """The table of what is known of a device; with a warning where the default database cannot serve."""
     here, database = environment_of(device), default_database()
     try:
         with Store.open(database, read_only=True) as store:
             records, choices = store.records(device=device.type), store.choices(device=device.type)
     except StoreNotFoundError:
-        _warn(f"no database at {database}: nothing is tuned, defaults run; run `autotune tune`")
-        return Selector(here, ())
+        _warn(f"no database at {database}: nothing is tuned, {INSTEAD}; run `autotune tune`")
+        return Selector(here, (), (), _shipped(here))
     except StoreError as error:
-        _warn(f"{error}; until then defaults run, and what is tuned is not used")
-        return Selector(here, ())
+        _warn(f"{error}; until then {INSTEAD}, and what is tuned is not used")
+        return Selector(here, (), (), _shipped(here))
     if not any(record.environment.fingerprint == here.fingerprint for record in records):
-        _warn(f"{database} has no measurement of this device and software{_nearest(records, here)}: defaults run")
-    return Selector(here, records, choices)
+        _warn(f"{database} has no measurement of this device and software{_nearest(records, here)}: {INSTEAD}")
+    return Selector(here, records, choices, _shipped(here))
+
+
+def stored_selector(store: Store, device: torch.device) -> Selector:
+    """The table of what a database and the package know of a device.
+
+    Raises:
+        StoreError: either cannot be read.
+    """
+    here = environment_of(device)
+    records, choices = store.records(device=device.type), store.choices(device=device.type)
+    return Selector(here, records, choices, shipped_records(here.device_name))
+
+
+def _shipped(here: Environment) -> list[Record]:
+    """What comes with the package for a device; nothing, with a warning, if it is damaged."""
+    try:
+        return shipped_records(here.device_name)
+    except StoreError as error:
+        _warn(str(error))
+        return []
 
 
 def _nearest(records: Sequence[Record], here: Environment) -> str:

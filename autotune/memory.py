@@ -1,7 +1,5 @@
 """Peak memory of a call, above what was there before it."""
 
-import ctypes
-import ctypes.util
 import gc
 import re
 import resource
@@ -12,14 +10,22 @@ from typing import TypeVar
 
 import torch
 
+from autotune.heap import clean_heap
+
 Result = TypeVar("Result")
 
 
-def watch_memory(call: Callable[[], Result], device: torch.device) -> tuple[Result, int]:
+def watch_memory(call: Callable[[], Result], device: torch.device, *, exact: bool = True) -> tuple[Result, int]:
     """Run a call once; its result, and its peak memory above the state before, the result included.
 
-    Allocator statistics on CUDA; the process's resident high-water mark on the CPU, which is exact to a few pages
-    for a call that has run before (so that libraries are loaded and threads have their stacks).
+    Allocator statistics on CUDA; the process's resident high-water mark on the CPU, for a call that has run before
+    (so that libraries are loaded and threads have their stacks).
+
+    Args:
+        call: what to run.
+        device: whose memory to watch.
+        exact: count what the call holds, to a few pages; it takes longer then on the CPU. Otherwise what the heap keeps
+            of what the call has freed counts too, some MiB.
     """
     gc.collect()
     if device.type == "cuda":
@@ -29,16 +35,10 @@ def watch_memory(call: Callable[[], Result], device: torch.device) -> tuple[Resu
         result = call()
         torch.cuda.synchronize(device)
         return result, int(torch.cuda.max_memory_allocated(device) - before)
-    release_free_heap()
-    before = _reset_high_water()
-    result = call()
-    return result, max(0, _high_water() - before)
-
-
-def release_free_heap() -> None:
-    """Give freed heap pages back, so that reusing them counts as growth."""
-    if sys.platform == "linux" and (name := ctypes.util.find_library("c")):
-        ctypes.CDLL(name).malloc_trim(0)
+    with clean_heap(exact=exact):
+        before = _reset_high_water()
+        result = call()
+        return result, max(0, _high_water() - before)
 
 
 def limit_growth(limit_bytes: int) -> None:

@@ -35,6 +35,9 @@ class Observer:
     def time_left(self, seconds: float | None) -> None:
         """How long the rest of the run will take, if that can be told."""
 
+    def cells_awaited(self, cells: int) -> None:
+        """All cells that are left are being searched by other processes."""
+
     def candidate_started(self, config: Config) -> None:
         """A configuration is measured next."""
 

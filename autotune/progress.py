@@ -1,6 +1,7 @@
 """Live progress of a tuning run: what runs, the best so far, the time left."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,8 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.units import format_bytes, format_ms
+
+PHASES = {"compiling": "compile_s", "checking": "gate_s", "timing": "timing_s"}
 
 Naming = Callable[[Problem, Pattern, Config], str | None]
 
@@ -37,6 +40,8 @@ class Progress(Observer):
         self._left = 0
         self._cells_left = 0
         self._best: tuple[float, Config] | None = None
+        self._phases: Counter[str] = Counter()
+        self._final_since: float | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -53,6 +58,8 @@ class Progress(Observer):
     def cell_started(self, cell: Cell, number: int, total: int, candidates: int) -> None:
         """Name the cell and how much there is to do."""
         self._cell, self._best, self._left, self._cells_left = cell, None, candidates, total - number
+        self._phases.clear()
+        self._final_since = None
         work = f"{candidates} configurations to measure" if candidates else "known already, nothing to measure"
         self._console.print(Text(f"[{number}/{total}] {cell.label}: {work}", style="bold"), soft_wrap=True)
 
@@ -64,6 +71,11 @@ class Progress(Observer):
         """Say why nothing else happens."""
         self._console.print(Text("measuring what the device reaches in plain operations", style="dim"))
 
+    def cells_awaited(self, cells: int) -> None:
+        """Say what is waited for."""
+        text = f"waiting for {cells} cells that other processes search; what they leave unfinished is done here"
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
+
     def time_left(self, seconds: float | None) -> None:
         """Show it instead of the average over the candidates so far."""
         self._left_s = seconds
@@ -74,6 +86,9 @@ class Progress(Observer):
         self._done += 1
         self._left = max(0, self._left - 1)
         self._running = ""
+        if self._final_since is None:  # afterwards the same phases are stored beside other times
+            for phase, field in PHASES.items():
+                self._phases[phase] += getattr(measurement, field) or 0.0
         if measurement.status is Status.OK and measurement.time_ms is not None:
             outcome = (
                 f"{format_ms(measurement.time_ms):>10}  {format_bytes(measurement.peak_memory_bytes or 0):>10}  "
@@ -88,6 +103,7 @@ class Progress(Observer):
     def final_started(self, finalists: int) -> None:
         """Say that the race is on."""
         self._running, self._since = f"final of {finalists}", time.monotonic()
+        self._final_since = self._since
         self._console.print(Text(f"    final: the fastest {finalists}, timed in turn"), soft_wrap=True)
 
     def cell_finished(self, result: CellResult) -> None:
@@ -95,6 +111,7 @@ class Progress(Observer):
         # One of several cells that were finished together is named.
         where = "" if result.cell == self._cell else f" of {result.cell.label}"
         self._cell = result.cell
+        self._print_phases()
         measurement = result.measurement
         if result.best is None or measurement is None or measurement.time_ms is None:
             text = f"    best{where}: nothing ran; see the reasons above, or `autotune report`"
@@ -102,6 +119,16 @@ class Progress(Observer):
             return
         best = f"    best{where}: {self._name(result.best)}, {format_ms(measurement.time_ms)}"
         self._console.print(Text(best, style="green"), soft_wrap=True)
+
+    def _print_phases(self) -> None:
+        """Where the time of the cell went."""
+        if self._final_since is not None:
+            self._phases["in the final"] = time.monotonic() - self._final_since
+        if any(self._phases.values()):
+            spent = ", ".join(f"{seconds:.1f} s {phase}" for phase, seconds in self._phases.items())
+            self._console.print(Text(f"    spent: {spent}", style="dim"), soft_wrap=True)
+        self._phases.clear()
+        self._final_since = None
 
     def _status_line(self) -> Text:
         if not self._running:

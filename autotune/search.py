@@ -4,8 +4,9 @@ import hashlib
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -18,14 +19,19 @@ from autotune.db.store import Store
 from autotune.strategies.config import Config, Value
 from autotune.strategies.space import Space
 
-REPEATS_BEFORE_RANDOM = 5  # a sampler that asks for the same configurations again has nothing new to say
+Sampler = Literal["tpe", "random"]
+
+STARTUP = 8  # configurations that TPE is not asked for, but told of
+REPEATS = 5  # a sampler that asks for the same configurations so often again has nothing new to say
+LIKE = 1.25  # expected times within this factor are alike
 
 
 def open_storage(store: Store) -> BaseStorage:
     """Optuna's tables, in the same database as the measurements."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    connect_args = {"timeout": 60} if store.connection_url.startswith("sqlite") else {}
-    return RDBStorage(store.connection_url, engine_kwargs={"connect_args": connect_args})
+    sqlite = store.connection_url.startswith("sqlite")
+    options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+    with store.claim("the tables of studies", wait=True):  # two processes that create them fail
+        return RDBStorage(store.connection_url, engine_kwargs=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,11 @@ class Ask:
 
 
 class Search:
-    """Proposes configurations, each once; the default of every strategy comes first.
+    """Proposes configurations, each once.
+
+    First come the default, what is known to be fast in like cells and the default of every other strategy, filled up
+    with what is expected to be fast; from then on a tree-structured Parzen estimator is asked (multivariate, so that
+    it learns which values go together).
 
     Args:
         storage: where the study lives.
@@ -45,6 +55,9 @@ class Search:
         spaces: the strategies' spaces, in order of preference.
         known: measurements of configurations that need not be asked for again.
         memory_limit_bytes: a peak above this is infeasible.
+        first: configurations to try right after the default.
+        expected_ms: of a configuration; what is alike comes in random order.
+        sampler: ``random`` is blind chance, to compare with.
         seed: of the sampler.
     """
 
@@ -56,34 +69,46 @@ class Search:
         known: Mapping[Config, Measurement],
         memory_limit_bytes: int,
         *,
+        first: Sequence[Config] = (),
+        expected_ms: Callable[[Config], float] = lambda config: 1.0,
+        sampler: Sampler = "tpe",
         seed: int = 0,
     ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spaces = spaces
         self._known = dict(known)
         self._limit = memory_limit_bytes
-        self._random = random.Random(seed)
+        self._repeats = REPEATS if sampler == "tpe" else 0
+        self._order = [config for space in spaces.values() for config in space]
+        random.Random(seed).shuffle(self._order)
+        if sampler == "tpe":
+            self._order.sort(key=lambda config: round(math.log(max(expected_ms(config), 1e-6), LIKE)))
         shape = hashlib.sha256(repr([(n, s.choices) for n, s in spaces.items()]).encode()).hexdigest()[:8]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate, group: stable since 2020
-            sampler = TPESampler(multivariate=True, group=True, n_startup_trials=8, seed=seed)
+            tpe = TPESampler(multivariate=True, group=True, n_startup_trials=STARTUP, seed=seed)
         self._study = optuna.create_study(
-            storage=storage, sampler=sampler, study_name=f"{name[:480]} [{shape}]", load_if_exists=True
+            storage=storage, sampler=tpe, study_name=f"{name[:480]} [{shape}]", load_if_exists=True
         )
-        defaults = (space.default for space in spaces.values())
-        for config in (*defaults, *self._not_in_study()):
+        for config in (*(self._opening(first) if sampler == "tpe" else ()), *self._not_in_study()):
             self._enqueue(config)
 
     @property
     def size(self) -> int:
         """Configurations there are."""
-        return sum(len(space) for space in self._spaces.values())
+        return len(self._order)
+
+    @property
+    def answered(self) -> int:
+        """How many of them need not be asked for any more."""
+        return len(self._known)
 
     def asks(self) -> Iterator[Ask]:
         """Configurations not measured yet, until there are none; answer each with `tell`."""
         repeats = 0
         while remaining := self._remaining():
-            if repeats >= REPEATS_BEFORE_RANDOM:
-                self._enqueue(self._random.choice(remaining))
+            if repeats >= self._repeats:
+                self._enqueue(remaining[0])
             trial = self._study.ask()
             config = self._suggest(trial)
             if config is None:
@@ -100,6 +125,13 @@ class Search:
         """Report what came of a configuration."""
         self._known[ask.config] = measurement
         self._answer(ask.trial, measurement)
+
+    def _opening(self, first: Sequence[Config]) -> list[Config]:
+        """What is tried before the sampler is asked, as far as it is not known."""
+        defaults = [space.default for space in self._spaces.values()]
+        plan = list(dict.fromkeys([*defaults[:1], *first, *defaults, *self._order]))
+        certain = len({*first, *defaults})
+        return [config for config in plan[: max(STARTUP, certain)] if config not in self._known]
 
     def _answer(self, trial: Trial, measurement: Measurement) -> None:
         time_ms = measurement.time_ms
@@ -128,7 +160,7 @@ class Search:
         self._study.enqueue_trial({"strategy": config.strategy, **params}, skip_if_exists=False)
 
     def _remaining(self) -> list[Config]:
-        return [config for space in self._spaces.values() for config in space if config not in self._known]
+        return [config for config in self._order if config not in self._known]
 
     def _not_in_study(self) -> list[Config]:
         """Known configurations that this study has not seen: imported, or measured just before a kill."""

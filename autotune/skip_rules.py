@@ -1,14 +1,13 @@
 """Why a candidate is not worth running, said before it runs."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from autotune.cells import Cell
 from autotune.db.records import Measurement, Record, Status
 from autotune.effort import Effort
-from autotune.forecast import MONOTONE, Known
+from autotune.forecast import MONOTONE, Known, same_kind
 from autotune.strategies.config import Config
-from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.strategy import Strategy
 from autotune.units import format_bytes, format_ms
 
@@ -47,7 +46,9 @@ class SkipRules:
         """Look at records of the same kind of problem at shorter lengths, the longest of them."""
         shorter: dict[Config, Known] = {}
         for record in records:
-            if not _same_but_shorter(record, cell) or record.measurement.status is Status.SKIPPED:
+            if record.problem.kv_len >= cell.problem.kv_len or not same_kind(record, cell):
+                continue
+            if record.measurement.status is Status.SKIPPED:
                 continue
             known = shorter.get(record.config)
             if known is None or known.length <= record.problem.kv_len:
@@ -73,7 +74,7 @@ class SkipRules:
             return None
         status, time_ms, length = known.measurement.status, known.measurement.time_ms, known.length
         if status in MONOTONE and length < self.cell.problem.kv_len:
-            return f"{status} already at length {length:,}"
+            return f"{status} already at length {length:,}; --force tries again"
         predicted_ms = known.predicted_ms(self.cell)
         if time_ms is None or predicted_ms is None:
             return None
@@ -88,15 +89,3 @@ class SkipRules:
     def _best_ms(self, length: int) -> float:
         times = (known.measurement.time_ms for known in self.known.values() if known.length == length)
         return min(time_ms for time_ms in times if time_ms is not None)
-
-
-def _same_but_shorter(record: Record, cell: Cell) -> bool:
-    """Same shapes but for the length, and the same pattern but for what follows from the length."""
-    length = record.problem.query_len
-    shorter = replace(cell.problem, query_len=length, kv_len=length)
-    both_longnet = record.pattern == Dilated.longnet(length) and cell.pattern == Dilated.longnet(cell.problem.query_len)
-    return (
-        record.problem == shorter
-        and length < cell.problem.query_len
-        and (record.pattern == cell.pattern or both_longnet)
-    )

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from autotune.shootout import Times, shoot_out
+
 MIN_REPEATS = 3
 MAX_REPEATS = 50
 PATIENCE = 10  # budgets that the repeats of a slow call may take instead of one
@@ -64,29 +66,16 @@ def time_repeats(
 
 
 def race(
-    calls: Sequence[Callable[[], Any]], device: torch.device, *, rounds: int, budget_s: float
-) -> list[tuple[float, ...]]:
-    """Time warm calls in turn, so that whatever disturbs the machine disturbs all of them alike.
-
-    Args:
-        calls: the contestants.
-        device: as for `time_repeats`.
-        rounds: how often each is timed.
-        budget_s: no new round begins after this many seconds; there are 2 rounds at least.
-
-    Returns:
-        Milliseconds of each round, for each contestant.
-    """
-    started = time.monotonic()
-    times: list[tuple[float, ...]] = [() for _ in calls]
-    for number in range(rounds):
-        if number >= 2 and time.monotonic() - started > budget_s:
-            break
-        # Each round starts with another contestant: being first, or after a given one, is nobody's privilege.
-        for place in range(len(calls)):
-            index = (number + place) % len(calls)
-            times[index] += (time_once(calls[index], device),)
-    return times
+    calls: Sequence[Callable[[], Any]], device: torch.device, *, rounds: int, budget_s: float, extra_rounds: int = 0
+) -> Times:
+    """Time warm calls in turn; see `shoot_out`."""
+    return shoot_out(
+        lambda index: time_once(calls[index], device),
+        len(calls),
+        rounds=rounds,
+        budget_s=budget_s,
+        extra_rounds=extra_rounds,
+    )
 
 
 def time_once(call: Callable[[], Any], device: torch.device) -> float:

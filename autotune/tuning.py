@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from autotune.effort import EFFORTS, Level
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
 from autotune.observer import CellResult, Observer
 from autotune.search import open_storage
+from autotune.shares import claimed_cells
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.strategy import Strategy
@@ -31,6 +33,7 @@ def tune(
     trials: int | None = None,
     budget_s: float | None = None,
     memory_limit_bytes: int | None = None,
+    force: bool = False,
     db: str | Path | None = None,
     observer: Observer | None = None,
     command: str = "autotune.tune()",
@@ -45,6 +48,7 @@ def tune(
         trials: configurations to measure for each cell, instead of the effort's.
         budget_s: stop after so many seconds, with what has been found.
         memory_limit_bytes: peak memory above the inputs that a configuration may take; 80 % of the free memory if None.
+        force: run what would be skipped, and again what failed before.
         db: database path or URL; the default database if None.
         observer: told about progress.
         command: noted with the measurements.
@@ -53,6 +57,7 @@ def tune(
         AutotuneError: an argument is out of range, or the database cannot be used.
     """
     target = resolve_device(device)
+    environment = environment_of(target)
     chosen = choose_strategies(strategies)
     level = EFFORTS[effort] if trials is None else replace(EFFORTS[effort], trials=trials)
     cells = (workload or Workload()).cells(target)
@@ -60,29 +65,29 @@ def tune(
     limit = free if memory_limit_bytes is None else memory_limit_bytes
     deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
-    results = []
     with Store.open(db or default_database()) as store, Worker(deadlines) as worker:
         run_id = store.begin_run(command)
-        peak = DevicePeak(store, worker, run_id, environment_of(target), str(target), cells[0].problem.dtype)
+        peak = DevicePeak(store, worker, run_id, environment, str(target), cells[0].problem.dtype)
         session = Session(
             store=store,
             storage=open_storage(store),
             worker=worker,
             peak=peak,
+            environment=environment,
             run_id=run_id,
             strategies=chosen,
             effort=level,
             memory_limit_bytes=limit,
             deadline=deadline,
             observer=observer or Observer(),
+            force=force,
         )
         if peak.flops_per_s is None:
             session.observer.rates_started()
             peak.measure()
-        for number, cell in enumerate(cells, start=1):
-            if time.monotonic() < deadline:
-                results.append(session.tune_cell(cell, number, len(cells)))
-    return results
+        shared = claimed_cells(store, environment, cells, deadline, session.observer)
+        with closing(shared):
+            return [session.tune_cell(cell, number, len(cells)) for number, cell in enumerate(shared, start=1)]
 
 
 def choose_strategies(names: Sequence[str] | None) -> dict[str, Strategy]:

@@ -12,17 +12,34 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from autotune.candidate import Candidate, Phase, Race, Times
+from autotune.candidate import Candidate, Phase, Race
 from autotune.db.records import Measurement, Status
 from autotune.rates import Rates, RateTask
+from autotune.shootout import Times
 from autotune.strategies.errors import AutotuneError
 
 STDERR_CHARACTERS = 600
 
 Task = Candidate | Race | RateTask
 Outcome = Measurement | Times | Rates
+
+
+class Tester(Protocol):
+    """What a search needs of a worker."""
+
+    def measure(self, candidate: Candidate) -> Measurement:
+        """Try a candidate, whatever happens."""
+        ...
+
+    def race(self, contest: Race) -> Times:
+        """Time candidates in turn; empty if one of them fails after all."""
+        ...
+
+    def rates(self, task: RateTask) -> Rates | None:
+        """What the device reaches in plain operations; None if even those do not run."""
+        ...
 
 
 class WorkerError(AutotuneError, RuntimeError):

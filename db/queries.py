@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from autotune.db import rows
-from autotune.db.records import Choice, Rate, Record
+from autotune.db.records import Choice, Environment, Rate, Record, Results
 from autotune.db.tables import (
     CellRow,
     ConfigRow,
@@ -41,6 +41,7 @@ class EnvironmentFilter:
 
     environment_fingerprint: str | None = None
     device: str | None = None  # device type: "cpu" or "cuda"
+    device_name: str | None = None
 
     def environment_conditions(self, about: type[CellRow] | type[RateRow]) -> list[ColumnElement[bool]]:
         """What joins the environment to the table ``about``, and keeps what is wanted."""
@@ -49,6 +50,8 @@ class EnvironmentFilter:
             conditions.append(EnvironmentRow.fingerprint == self.environment_fingerprint)
         if self.device is not None:
             conditions.append(EnvironmentRow.device == self.device)
+        if self.device_name is not None:
+            conditions.append(EnvironmentRow.device_name == self.device_name)
         return conditions
 
 
@@ -79,7 +82,7 @@ def read_records(session: Session, wanted: Filter) -> list[Record]:
     conditions = wanted.conditions(MeasurementRow)
     # Plain columns: as model instances, ten thousand measurements take several times as long.
     query = (
-        select(MeasurementRow.id, MeasurementRow.created_at, *REFERENCES, *rows.MEASUREMENT_COLUMNS)
+        select(MeasurementRow.id, MeasurementRow.uid, MeasurementRow.created_at, *REFERENCES, *rows.MEASUREMENT_COLUMNS)
         .where(*conditions)
         .order_by(MeasurementRow.created_at, MeasurementRow.id)
     )
@@ -98,6 +101,7 @@ def read_records(session: Session, wanted: Filter) -> list[Record]:
     return [
         Record(
             id=number,
+            uid=uid,
             created_at=created_at,
             run=runs[run],
             environment=environments[environment],
@@ -106,22 +110,29 @@ def read_records(session: Session, wanted: Filter) -> list[Record]:
             config=configs[config],
             measurement=rows.measurement_of(values),
         )
-        for number, created_at, run, environment, problem, pattern, config, *values in found
+        for number, uid, created_at, run, environment, problem, pattern, config, *values in found
     ]
 
 
 def read_choices(session: Session, wanted: Filter) -> list[Choice]:
     """The latest decision for each cell that is wanted, oldest first."""
+    latest: dict[tuple[Environment, Problem, Pattern], Choice] = {}
+    for choice in read_all_choices(session, wanted):
+        cell = (choice.environment, choice.problem, choice.pattern)
+        latest.pop(cell, None)  # so that the newer one comes in its own place
+        latest[cell] = choice
+    return list(latest.values())
+
+
+def read_all_choices(session: Session, wanted: Filter) -> list[Choice]:
+    """Every decision that is wanted, oldest first."""
     query = (
         select(DecisionRow, EnvironmentRow, ProblemRow, PatternRow, ConfigRow)
         .where(*wanted.conditions(DecisionRow))
         .order_by(DecisionRow.created_at, DecisionRow.id)
     )
-    latest: dict[tuple[int, int, int], Choice] = {}
-    for decision, environment, problem, pattern, config in session.execute(query):
-        cell = (environment.id, problem.id, pattern.id)
-        latest.pop(cell, None)  # so that the newer one comes in its own place
-        latest[cell] = Choice(
+    return [
+        Choice(
             created_at=decision.created_at,
             environment=rows.environment_of(environment),
             problem=rows.problem_of(problem),
@@ -131,23 +142,38 @@ def read_choices(session: Session, wanted: Filter) -> list[Choice]:
             margin=decision.margin,
             candidates=decision.candidates,
         )
-    return list(latest.values())
+        for decision, environment, problem, pattern, config in session.execute(query)
+    ]
 
 
 def read_rates(session: Session, wanted: EnvironmentFilter) -> list[Rate]:
     """Every rate that is wanted, oldest first."""
     query = (
-        select(RateRow, EnvironmentRow)
-        .where(*wanted.environment_conditions(RateRow))
+        select(RateRow, RunRow, EnvironmentRow)
+        .where(RateRow.run_id == RunRow.id, *wanted.environment_conditions(RateRow))
         .order_by(RateRow.created_at, RateRow.id)
     )
     return [
         Rate(
+            uid=rate.uid,
             created_at=rate.created_at,
+            run=rows.run_of(run),
             environment=rows.environment_of(environment),
             dtype=rate.dtype,
             matmul_flops_per_s=rate.matmul_flops_per_s,
             copy_bytes_per_s=rate.copy_bytes_per_s,
         )
-        for rate, environment in session.execute(query)
+        for rate, run, environment in session.execute(query)
     ]
+
+
+def read_results(session: Session, wanted: Filter) -> Results:
+    """Every measurement, decision and rate of the environments, problems and patterns that are wanted."""
+    environments = EnvironmentFilter(
+        environment_fingerprint=wanted.environment_fingerprint, device=wanted.device, device_name=wanted.device_name
+    )
+    return Results(
+        records=read_records(session, wanted),
+        choices=read_all_choices(session, wanted),
+        rates=read_rates(session, environments),
+    )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -94,6 +95,7 @@ class Record:
     pattern: Pattern
     config: Config
     measurement: Measurement
+    uid: str = ""  # the same in every copy of the database; empty if it was never in one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,18 @@ class Rate:
     """What a device reached in plain operations, best of several repeats: no attention can honestly pass it."""
 
     created_at: datetime  # UTC
+    run: Run
     environment: Environment
     dtype: str
     matmul_flops_per_s: float  # of a large square matrix product
     copy_bytes_per_s: float  # read and written while copying a large tensor
+    uid: str = ""  # the same in every copy of the database; empty if it was never in one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a database knows, or a part of it, complete in itself: what is exported, imported and merged."""
+
+    records: Sequence[Record] = ()
+    choices: Sequence[Choice] = ()  # all that were ever made, oldest first; they rest on records that are here
+    rates: Sequence[Rate] = ()

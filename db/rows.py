@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from autotune.db.records import Environment, Measurement, Run, Status
+from autotune.db.records import Environment, Measurement, Rate, Run, Status
 from autotune.db.tables import Base, ConfigRow, EnvironmentRow, MeasurementRow, PatternRow, ProblemRow, RunRow
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
@@ -41,9 +41,20 @@ def config_row(config: Config) -> ConfigRow:
     return ConfigRow(content_id=config.id, strategy=config.strategy, params=dict(config.params))
 
 
+def run_row(run: Run) -> RunRow:
+    """The row of a run."""
+    return RunRow(**asdict(run))
+
+
+def rate_values(rate: Rate) -> dict[str, Any]:
+    """The columns of a rate by name, but for its moment and what others share with it."""
+    return {name: getattr(rate, name) for name in ("uid", "dtype", "matmul_flops_per_s", "copy_bytes_per_s")}
+
+
 def measurement_values(measurement: Measurement) -> dict[str, Any]:
-    """The columns of a measurement by name."""
-    return asdict(measurement) | {"status": measurement.status.value, "times_ms": list(measurement.times_ms)}
+    """The columns of a measurement by name; SQLite has no NaN, so that no database is given one."""
+    values = {name: None if value != value else value for name, value in asdict(measurement).items()}
+    return values | {"status": measurement.status.value, "times_ms": list(measurement.times_ms)}
 
 
 def environment_of(row: EnvironmentRow) -> Environment:

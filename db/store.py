@@ -11,10 +11,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from autotune.db.address import Address
+from autotune.db.claims import claim
 from autotune.db.engine import connect
 from autotune.db.failures import one_line_errors
-from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records
-from autotune.db.records import Choice, Environment, Measurement, Rate, Record
+from autotune.db.merging import Merged, merge
+from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records, read_results
+from autotune.db.records import Choice, Environment, Measurement, Rate, Record, Results
 from autotune.db.rows import config_row, environment_row, measurement_values, pattern_row, problem_row
 from autotune.db.schema import require_current, upgrade
 from autotune.db.tables import DecisionRow, Dimension, MeasurementRow, RateRow, RunRow
@@ -89,6 +91,17 @@ class Store:
     def connection_url(self) -> str:
         """The SQLAlchemy URL with its password, for another library to connect to; not for printing."""
         return self._address.url.render_as_string(hide_password=False)
+
+    @contextmanager
+    def claim(self, name: str, *, wait: bool = False) -> Iterator[bool]:
+        """Whether the caller has ``name`` to itself while the block lasts, among all who have this database open.
+
+        A claim ends with the process that holds it, too. With ``wait`` the block begins when it is the caller's.
+        """
+        with ExitStack() as held:
+            with one_line_errors(self.name):
+                ours = held.enter_context(claim(self._engine, self._address, name, wait=wait))
+            yield ours
 
     def begin_run(self, command: str) -> int:
         """Note that an invocation begins; the id goes with its measurements."""
@@ -188,6 +201,22 @@ class Store:
         wanted = EnvironmentFilter(environment_fingerprint=environment_fingerprint, device=device)
         with self._session() as session:
             return read_rates(session, wanted)
+
+    def results(self, *, device: str | None = None, device_name: str | None = None) -> Results:
+        """Everything that is stored, or what was taken on one type of device or one device by name."""
+        with self._session() as session:
+            return read_results(session, Filter(device=device, device_name=device_name))
+
+    def merge(self, results: Results) -> Merged:
+        """Add what is not here yet, all of it or nothing.
+
+        Raises:
+            StoreError: a measurement or rate is here under the same uid with another content.
+        """
+        with self._session() as session:
+            merged = merge(session, results)
+            session.commit()
+            return merged
 
     @contextmanager
     def _session(self) -> Iterator[Session]:

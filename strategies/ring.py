@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from autotune.strategies.config import Config
-from autotune.strategies.dilated import dilated_tiles
+from autotune.strategies.dilated import dilated_tiles, reads
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_dilated import Dilated
@@ -29,7 +29,7 @@ class Ring(TileStrategy):
     def choices(self, problem: Problem, pattern: Pattern) -> tuple[Choice, ...]:
         """Chunk sizes that make at least two chunks; half the keys where the sequence is shorter than that."""
         sizes = tuple(size for size in CHUNK_SIZES if size < problem.kv_len)
-        return (Choice("chunk_size", sizes or (max(1, -(-problem.kv_len // 2)),)),)
+        return (Choice("chunk_size", sizes or (max(1, -(-problem.kv_len // 2)),)), *reads(pattern))
 
     def tiles(self, problem: Problem, pattern: Pattern, config: Config) -> Iterator[Tile]:
         """The pattern's tiles, cut at the chunk boundaries."""

@@ -4,6 +4,7 @@ Each tile gives a partial output and its log-sum-exp; partial softmaxes merge wi
 (FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32, those of float64 in it.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,9 @@ from functools import partial
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import Kernel
-from autotune.strategies.tiles import Tile
+from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
@@ -26,10 +28,9 @@ def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, 
         out: the partial softmax over further keys, shape (..., L, D).
         lse: its log-sum-exp, float32, shape (..., L).
     """
-    merged = torch.logaddexp(total_lse, lse)
-    total.mul_(torch.exp(total_lse - merged).unsqueeze(-1))
-    total.addcmul_(out.to(total.dtype), torch.exp(lse - merged).unsqueeze(-1))
-    total_lse.copy_(merged)
+    # The weights exp(lse - merged) and exp(total_lse - merged) add up to one: a single pass over the rows mixes them.
+    total.lerp_(out.to(total.dtype), torch.sigmoid(lse - total_lse).unsqueeze(-1))
+    total_lse.copy_(torch.logaddexp(total_lse, lse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class TilePlan:
     blocks: tuple[QueryBlock, ...]
     kernel: Kernel
     merge: Merge = merge_rows
+    copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
+
+    def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+        """What a kernel is given of views of these positions."""
+        return map(torch.Tensor.contiguous, views) if self.copies and span.step > 1 else views
 
 
 def attend(
@@ -137,15 +143,16 @@ def _run(
     for tile in block.tiles:
         where = tile.query.shifted(-block.start)
         views = zip(
-            _query_views(tile, query),
-            _key_views(tile, key, query.shape[1]),
-            _key_views(tile, value, query.shape[1]),
+            plan.reads(tile.query, _query_views(tile, query)),
+            *(plan.reads(tile.key, _key_views(tile, x, query.shape[1])) for x in (key, value)),
             where.views(total[:, tile.heads]),
             where.views(total_lse[:, tile.heads]),
             strict=True,
         )
         for index, (q, k, v, rows, rows_lse) in enumerate(views):
             out, lse = plan.kernel.forward(q, k, v, tile.causal, scale)
+            if tile.multiplicity > 1:
+                lse = lse + math.log(tile.multiplicity)
             if tile.fresh:
                 rows.copy_(out)
                 rows_lse.copy_(lse)
@@ -169,12 +176,14 @@ def _backward(
     d_query, d_key, d_value = (torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (query, key, value))
     for tile in (tile for block in plan.blocks for tile in block.tiles):
         operands = zip(
-            *(_query_views(tile, x) for x in (grad, query)),
-            *(_key_views(tile, x, heads) for x in (key, value)),
-            *(_query_views(tile, x) for x in (out, lse)),
+            *(plan.reads(tile.query, _query_views(tile, x)) for x in (grad, query)),
+            *(plan.reads(tile.key, _key_views(tile, x, heads)) for x in (key, value)),
+            *(plan.reads(tile.query, _query_views(tile, x)) for x in (out, lse)),
             strict=True,
         )
         for index, (g, q, k, v, o, total_lse) in enumerate(operands):
+            if tile.multiplicity > 1:  # each probability is that of one of so many equal keys
+                total_lse = total_lse - math.log(tile.multiplicity)
             d_q, d_k, d_v = plan.kernel.backward(g, q, k, v, o, total_lse, tile.causal, scale)
             tile.query.add(d_query[:, tile.heads], index, d_q)
             _add_to_keys(tile, d_key, d_k, heads, index)

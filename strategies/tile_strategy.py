@@ -29,6 +29,7 @@ COPIED_BYTES = 16 << 20
 class TileStrategy(Strategy):
     """Describes its tiles; the tile core does the rest.
 
+    ``reads``: whether kernels read rows that lie apart as they are, or copies that lie together.
     ``query_block``: how many queries are finished before the next begin, 0 for all at once; it bounds the workspace.
     What ``compile`` compiles here is the merge of partial softmaxes: the tiles themselves run on vendor kernels, and
     unrolling hundreds of them into one graph costs 40 s of compilation and runs slower (2 cores, 8,192 tokens).
@@ -66,7 +67,8 @@ class TileStrategy(Strategy):
         """Output, log-sum-exp, the running block and the largest partial result; gradients when training."""
         item, rows = problem.torch_dtype.itemsize, problem.batch * problem.heads * problem.query_len
         block = _query_block(problem, config)
-        partial = max(_partial_bytes(tile, problem, block) for tile in self.tiles(problem, pattern, config))
+        tiles = self.tiles(problem, pattern, config)
+        partial = max(_partial_bytes(tile, problem, block, _copies(config)) for tile in tiles)
         total = problem.output_bytes + rows * 4 + partial
         if item < 4:
             total += problem.batch * problem.heads * block * problem.head_dim * 4
@@ -92,7 +94,8 @@ class TileStrategy(Strategy):
             QueryBlock(start, min(start + size, length), tuple(_pieces(tiles, start, start + size, most)))
             for start in range(0, length, size)
         ]
-        return bind(TilePlan(tuple(blocks), kernel, _merge(config.string("compile", "off"), problem.dtype)))
+        merge = _merge(config.string("compile", "off"), problem.dtype)
+        return bind(TilePlan(tuple(blocks), kernel, merge, copies=_copies(config)))
 
 
 def _pieces(tiles: Iterable[Tile], start: int, stop: int, most: int) -> Iterator[Tile]:
@@ -137,7 +140,12 @@ def _merge_compiled(
         merge(total[where], total_lse[where], out[where], lse[where])
 
 
-def _partial_bytes(tile: Tile, problem: Problem, block: int) -> int:
+def _copies(config: Config) -> bool:
+    """Whether kernels read copies of rows that lie apart."""
+    return config.string("reads", "views") == "copies"
+
+
+def _partial_bytes(tile: Tile, problem: Problem, block: int, copies: bool) -> int:
     """Output and log-sum-exp of one call on one batch element or all, and the keys and queries that it copies."""
     repeat, rows = _most_rows(tile.query, block)
     if isinstance(tile.key, Gather):
@@ -145,8 +153,8 @@ def _partial_bytes(tile: Tile, problem: Problem, block: int) -> int:
         repeat = min(repeat, max(1, most // tile.key.length))
     item, width = problem.torch_dtype.itemsize, problem.head_dim
     heads = tile.head_count * (problem.batch if isinstance(tile.query, Span) and tile.query.repeat == 1 else repeat)
-    copied = heads * tile.key.length if problem.group_size > 1 else 0
-    size = heads * rows * (width * item + 4)
+    copied = heads * tile.key.length if problem.group_size > 1 or (copies and tile.key.step > 1) else 0
+    size = heads * rows * (width * item * (2 if copies and tile.query.step > 1 else 1) + 4)
     if item < 4:  # spread to float32 when merged
         size += heads * rows * width * 4
     if isinstance(tile.key, Gather):

@@ -93,6 +93,7 @@ class Tile:
     """Some heads, and for each repeat a set of queries that attends to a set of keys.
 
     ``causal``: query t of a repeat sees its keys 0 .. t. ``fresh``: no earlier tile has written these rows.
+    ``multiplicity``: how often each of its keys counts.
     """
 
     heads: slice
@@ -100,6 +101,7 @@ class Tile:
     key: Span | Gather
     causal: bool = False
     fresh: bool = False
+    multiplicity: int = 1
 
     def repeats(self, first: int, stop: int) -> "Tile":
         """Only the repeats ``first .. stop - 1``."""

@@ -18,6 +18,7 @@ from autotune.strategies.strategy import Strategy
 
 HANG_S = 600.0
 CHILD_MARK = "AUTOTUNE_TEST_CHILD"
+VARIANTS = 8
 
 
 class Correct(Strategy):
@@ -39,6 +40,15 @@ class Correct(Strategy):
 
     def attend(self, query, key, value, *, scale=None):
         return scaled_dot_product_attention(query, key, value, scale=scale)
+
+
+class Many(Correct):
+    """Right, in many variants."""
+
+    name = "many"
+
+    def space(self, problem, pattern):
+        return Space(self.name, (Choice("variant", tuple(range(VARIANTS))),))
 
 
 class Planted(Correct):

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from autotune.candidate import Candidate, Race, Times
+from autotune.candidate import Candidate, Race
 from autotune.db.records import Measurement, Status
 from autotune.observer import Observer
 from autotune.rates import Rates, RateTask
+from autotune.shootout import Times
 
 RATES = Rates(matmul_flops_per_s=1e18, copy_bytes_per_s=1e10)  # nothing that is planted is too fast for this machine
 
@@ -53,11 +54,15 @@ class Recorder(Observer):
         self.events = []
         self.finished = []
         self.planned = []
+        self.left = []
         self.after = after
 
     def cell_started(self, cell, number, total, candidates):
         self.events.append(("cell", number, total))
         self.planned.append(candidates)
+
+    def time_left(self, seconds):
+        self.left.append(seconds)
 
     def candidate_started(self, config):
         self.events.append(("try", config))

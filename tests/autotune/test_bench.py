@@ -275,7 +275,7 @@ def test_what_was_too_much_at_a_shorter_length_is_skipped_at_every_longer_one(db
     worker.answers["correct"] = failed(status)
     run(db, suite(BETA), replace(DENSE, lengths=(64, 128, 256)))
     assert statuses(db) == [(64, status), (128, Status.SKIPPED), (256, Status.SKIPPED)]
-    assert reasons(db)[1:] == [f"{status} already at length 64"] * 2
+    assert reasons(db)[1:] == [f"{status} already at length 64; --force tries again"] * 2
 
 
 def test_another_setting_predicts_nothing(db, worker):

@@ -1,5 +1,7 @@
 """What the coordinator does between measurements; a stand-in measures, the database is real."""
 
+from dataclasses import replace
+
 import planted
 import pytest
 import torch
@@ -13,6 +15,7 @@ from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError, PatternError, ProblemError
 from autotune.strategies.pattern import Dense
+from autotune.strategies.space import Choice, Space
 from autotune.tuning import choose_strategies, tune
 
 WORKLOAD = Workload(lengths=(64,), patterns=("dense",), heads=2, head_dim=16)
@@ -185,7 +188,53 @@ def test_too_much_at_a_shorter_length_is_skipped_at_longer_ones(db, measure, sta
         (128, Status.SKIPPED),
         (256, Status.SKIPPED),
     ]
-    assert {r.measurement.reason for r in zeros[1:]} == {f"{status} already at length 64"}
+    assert {r.measurement.reason for r in zeros[1:]} == {f"{status} already at length 64; --force tries again"}
+
+
+@pytest.mark.parametrize("status", [Status.OOM, Status.TIMEOUT, Status.CRASHED])
+def test_force_tries_again_what_failed_and_what_would_be_skipped(db, measure, status):
+    workload = Workload(lengths=(64, 128), patterns=("dense",), heads=2, head_dim=16)
+    measure.answers["zeros"] = Measurement(status=status, reason="too much")
+    run(db, workload, memory_limit_bytes=8192)  # the longer one is predicted over the limit
+    asked = len(measure.asked)
+    (again, *_) = run(db, workload, memory_limit_bytes=8192)
+    assert (again.measured, len(measure.asked)) == (0, asked)
+    measure.answers["zeros"] = Measurement(status=Status.OK, times_ms=(0.5,), peak_memory_bytes=10)
+    short, long = run(db, workload, memory_limit_bytes=8192, force=True)
+    assert {candidate.config for candidate in measure.asked[asked : asked + 1]} == {ZEROS}
+    assert {m.status for result in (short, long) for m in result.tried.values()} == {Status.OK}
+    assert len(measure.asked) == asked + 4
+
+
+def test_the_time_left_is_told_before_each_candidate(db):
+    recorder = Recorder()
+    run(db, observer=recorder, budget_s=1000.0)
+    assert len(recorder.left) == 3
+    assert all(0 < left <= 1000 for left in recorder.left)
+
+
+def test_the_second_length_begins_with_the_default_and_the_best_of_the_first(db, measure):
+    many = [Config.of("many", variant=variant) for variant in range(30)]
+
+    class Many(planted.Correct):
+        name = "many"
+
+        def space(self, problem, pattern):
+            return Space(self.name, (Choice("variant", tuple(range(30))),))
+
+    def answer(candidate):
+        return Measurement(status=Status.OK, times_ms=(30.0 - candidate.config.integer("variant", 0),))
+
+    measure.answers["many"] = answer
+    strategies = {"many": Many()}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
+        workload = Workload(lengths=(64,), patterns=("dense",), heads=2, head_dim=16)
+        (first,) = run(db, workload, effort="exhaustive")
+        assert first.best == many[-1]
+        asked = len(measure.asked)
+        run(db, replace(workload, lengths=(128,)), trials=6)
+    assert [candidate.config for candidate in measure.asked[asked:]] == [many[0], *reversed(many[-5:])]
 
 
 def test_measurements_of_another_environment_are_not_known_here(db, monkeypatch):
@@ -194,7 +243,7 @@ def test_measurements_of_another_environment_are_not_known_here(db, monkeypatch)
     elsewhere = type(elsewhere)(
         **{**{f: getattr(elsewhere, f) for f in elsewhere.__dataclass_fields__}, "torch_version": "9.9"}
     )
-    monkeypatch.setattr("autotune.cell_tuner.environment_of", lambda device: elsewhere)
+    monkeypatch.setattr("autotune.tuning.environment_of", lambda device: elsewhere)
     (result,) = run(db)
     assert result.measured == 3
 

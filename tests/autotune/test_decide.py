@@ -1,7 +1,7 @@
 import pytest
 
 from autotune.db.records import Measurement, Status
-from autotune.decide import TIE, best_config
+from autotune.decide import APART_TIE, best_config
 from autotune.strategies.config import Config
 
 A, B, C = (Config.of(name) for name in "abc")
@@ -41,7 +41,7 @@ def test_nothing_that_fits_is_no_choice():
     assert chosen({A: ok(1.0, LIMIT + 1)}) is None
 
 
-@pytest.mark.parametrize(("slower", "winner"), [(1 + TIE / 2, B), (1 + 2 * TIE, A)])
+@pytest.mark.parametrize(("slower", "winner"), [(1 + APART_TIE / 2, B), (1 + 2 * APART_TIE, A)])
 def test_a_tie_goes_to_the_default(slower, winner):
     assert chosen({A: ok(1.0), B: ok(slower, peak=9)}, defaults=[B]).config == winner
 
@@ -62,3 +62,34 @@ def test_the_margin_of_a_default_that_won_a_tie_may_be_negative():
 def test_a_measurement_without_times_or_peak_is_judged_by_what_it_has():
     assert chosen({A: Measurement(status=Status.OK, peak_memory_bytes=1)}) is None
     assert chosen({A: Measurement(status=Status.OK, times_ms=(1.0,))}).config == A
+
+
+def raced(*times_ms, peak=1):
+    return Measurement(status=Status.OK, times_ms=times_ms, peak_memory_bytes=peak)
+
+
+def test_after_a_race_rounds_are_compared_and_not_medians():
+    # The machine slows down: every round is 10 % faster for B, though the medians are those of different rounds.
+    slow, fast = [1.1 * 2.0**n for n in range(5)], [2.0**n for n in range(5)]
+    best = best_config({A: raced(*slow), B: raced(*fast)}, LIMIT, {A}, raced=True)
+    assert best.config == B
+    assert best.margin == pytest.approx(0.1)
+
+
+def test_the_default_loses_a_race_only_beyond_doubt():
+    doubtful = {A: raced(1.10, 1.00, 1.15, 0.98), B: raced(1.0, 1.01, 1.0, 1.02)}
+    assert best_config(doubtful, LIMIT, {A}, raced=True).config == A
+    assert best_config(doubtful, LIMIT, (), raced=True).config == B
+    sure = {A: raced(1.10, 1.11, 1.12, 1.11), B: raced(1.0, 1.01, 1.0, 1.02)}
+    assert best_config(sure, LIMIT, {A}, raced=True).config == B
+
+
+def test_a_tie_in_a_race_goes_to_less_memory():
+    tie = {A: raced(1.001, 1.0, 1.002, peak=4), B: raced(1.0, 1.001, 1.0, peak=5)}
+    assert best_config(tie, LIMIT, (), raced=True).config == A
+
+
+def test_who_was_dropped_from_a_race_does_not_win_by_the_few_rounds_it_ran():
+    quiet, busy = [1.0] * 4, [2.0] * 4
+    tried = {A: raced(*[1.5 * ms for ms in quiet]), B: raced(*quiet, *busy, *busy)}
+    assert best_config(tried, LIMIT, (), raced=True).config == B

@@ -1,6 +1,7 @@
 """What a person sees while tuning runs."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,3 +111,17 @@ def test_the_display_ends_with_an_interruption():
     assert screen.getvalue().rfind("\x1b[?25h") > screen.getvalue().rfind("\x1b[?25l")  # the cursor is back
     with Progress(console):  # a display that was left running would refuse another
         pass
+
+
+def test_where_the_time_went_is_told_once_by_phase_and_the_final_counts_for_itself(progress, screen):
+    measured = replace(ok(5.0), compile_s=2.0, gate_s=0.5, timing_s=1.0)
+    progress.cell_started(CELL, 1, 1, 2)
+    progress.candidate_finished(AUTO, measured)
+    progress.candidate_finished(RING, measured)
+    progress.final_started(2)
+    progress.candidate_finished(AUTO, measured)
+    progress.cell_finished(CellResult(CELL, {AUTO: measured}, AUTO, 1))
+    assert "spent: 4.0 s compiling, 1.0 s checking, 2.0 s timing, 0.0 s in the final" in screen.getvalue()
+    progress.cell_started(CELL, 1, 1, 0)
+    progress.cell_finished(CellResult(CELL, {AUTO: measured}, AUTO, 0))
+    assert screen.getvalue().count("spent:") == 1

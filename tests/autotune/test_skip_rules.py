@@ -54,7 +54,7 @@ def test_a_prediction_over_the_limit_is_skipped_with_both_figures():
 def test_what_was_too_much_at_a_shorter_length_is_skipped(status):
     skipped = verdict(shorter(status=status))
     assert skipped.status is Status.SKIPPED
-    assert skipped.reason == f"{status} already at length 2,048"
+    assert skipped.reason == f"{status} already at length 2,048; --force tries again"
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in (Status.OOM, Status.TIMEOUT)])

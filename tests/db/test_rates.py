@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from autotune.db.errors import StoreError
-from autotune.db.records import Rate
+from autotune.db.records import Rate, Run
 from autotune.db.store import Store
 from autotune.db.tables import EnvironmentRow, RateRow
 from autotune.strategies.problem import DTYPES
@@ -32,7 +32,9 @@ def test_every_field_comes_back(shared_store, environment, dtype, flops_per_s, b
     shared_store.add_rate(run_id, environment, dtype, flops_per_s, bytes_per_s)
     rate = shared_store.rates(environment_fingerprint=environment.fingerprint, device=environment.device)[-1]
     assert rate == Rate(
+        uid=rate.uid,
         created_at=rate.created_at,
+        run=Run(command="autotune tune", started_at=rate.run.started_at),
         environment=environment,
         dtype=dtype,
         matmul_flops_per_s=flops_per_s,

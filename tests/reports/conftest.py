@@ -108,6 +108,7 @@ class Book:
         """Add what the device reaches in plain operations."""
         rate = Rate(
             created_at=START + timedelta(minutes=len(self.rates)),
+            run=RUN,
             environment=environment,
             dtype=dtype,
             matmul_flops_per_s=matmul_tflops * 1e12,

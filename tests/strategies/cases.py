@@ -34,6 +34,7 @@ PATTERNS: dict[str, Pattern] = {
     "dilated-wide": Dilated((6000, 16, 90), (16, 1, 5)),  # r beyond the heads, w beyond the length, unsorted
     "dilated-repeated": Dilated((16, 16, 40, 40), (1, 1, 3, 3)),
     "dilated-patchy": Dilated((1, 3, 100), (1, 7, 12)),  # r beyond w: a branch that most heads have no grid in
+    "dilated-nested": Dilated((16, 32, 96), (1, 2, 4)),  # whose keys can be united
     "longnet-small": Dilated((16, 64, 256, 1024, 4096), (1, 4, 16, 64, 256)),
     "window-16": LocalWindow(sparsity=0.9, block_size=16),
     "window-64": LocalWindow(sparsity=0.5, block_size=64),
@@ -50,7 +51,7 @@ PATTERNS: dict[str, Pattern] = {
 }
 # One of every kind of tile: for the properties that do not depend on the geometry.
 SUBSET = (
-    *("dense", "dilated-blocked-uneven", "dilated-wide", "dilated-patchy"),
+    *("dense", "dilated-blocked-uneven", "dilated-wide", "dilated-patchy", "dilated-nested"),
     *("window-16", "window-128", "window-7", "global-random-7"),
 )
 FEW = {name: PATTERNS[name] for name in SUBSET}
