@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autotune.strategies.pattern_strided import Strided
     from autotune.strategies.problem import Problem
     from autotune.tuning import tune
+    from autotune.warmup import warmup
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "reload",
     "replace_sdpa",
     "tune",
+    "warmup",
 ]
 
 _HOMES = {
@@ -63,6 +65,7 @@ _HOMES = {
     "reload": "autotune.runtime",
     "replace_sdpa": "autotune.replacement",
     "tune": "autotune.tuning",
+    "warmup": "autotune.warmup",
 }
 
 

@@ -86,7 +86,7 @@ def _time(
     now = time.perf_counter_ns
     direct, through = [0] * calls, [0] * calls
     start.wait()
-    for index in range(-WARM_UP, calls):
+    for index in range(-min(WARM_UP, calls), calls):
         began = now()
         _nothing(query, key, value, scale=None)
         between = now()

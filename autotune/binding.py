@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from autotune.call import DENSE, Call, describe, fitted, require_dense, torch_attention
 from autotune.decision import Decision, NothingFitsError
@@ -21,6 +22,7 @@ from autotune.strategies.strategy import Attention
 
 FREE_MEMORY_SHARE = 0.9  # what a call may take where the caller names no limit
 MOST_CALLS = 10_000  # kinds of calls remembered: a decoding loop makes a new one with every token
+REMEDIABLE = (RuntimeError, MemoryError, FailOnRecompileLimitHit)  # by another configuration, sometimes
 BY_TORCH = Config.of("sdpa", backend="auto")
 
 
@@ -73,7 +75,7 @@ class Table:
                 raise error from failure
             try:
                 return bound, bound.attend(query, key, value, scale=scale)
-            except (RuntimeError, MemoryError) as error:
+            except REMEDIABLE as error:
                 self._learn(bound, error)
                 failure = error.with_traceback(None)  # frames hold tensors
 
@@ -154,7 +156,7 @@ class Table:
             if is_out_of_memory(error):
                 ceilings = self._ceilings.setdefault(decision.problem, {})
                 ceilings[decision.pattern] = decision.predicted_memory_bytes - 1
-            elif type(error).__name__ == "FailOnRecompileLimitHit":  # importing its class takes a second
+            elif isinstance(error, FailOnRecompileLimitHit):
                 self._graphs.fill(decision.config)
             else:
                 raise error

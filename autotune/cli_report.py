@@ -11,16 +11,15 @@ from rich.console import Console
 from autotune.binding import FREE_MEMORY_SHARE
 from autotune.cli_options import workload
 from autotune.db.location import default_database
-from autotune.db.shipped import shipped_records
 from autotune.db.store import Store
 from autotune.environment import environment_of, free_memory_bytes, resolve_device
+from autotune.knowledge import stored_selector
 from autotune.output import write_output
 from autotune.reports.formats import render
 from autotune.reports.published import read_published
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
 from autotune.reports.terminal_choices import terminal_choices
-from autotune.selector import Selector
 from autotune.strategies.suite_extreme import SUITES
 from autotune.units import UnitError, parse_bytes
 
@@ -67,9 +66,7 @@ def run_explain(*, db: str | None, device: str | None, length: str, memory_limit
     if len({cell.problem for cell in cells}) > 1:
         raise UnitError(f"length is {length!r}, but must be a single one, such as 4096")
     with Store.open(db or default_database(), read_only=True) as store:
-        records, choices = store.records(device=target.type), store.choices(device=target.type)
-    here = environment_of(target)
-    selector = Selector(here, records, choices, shipped_records(here.device_name))
+        selector = stored_selector(store, target)
     limit = parse_bytes(memory_limit) if memory_limit else int(FREE_MEMORY_SHARE * free_memory_bytes(target))
     patterns = [cell.pattern for cell in cells]
     click.echo(selector.choose(cells[0].problem, patterns, limit).text)

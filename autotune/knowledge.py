@@ -13,15 +13,14 @@ from autotune.db.store import Store
 from autotune.environment import environment_of
 from autotune.selector import Selector
 
-
 class AutotuneWarning(UserWarning):
     """Attention runs and is right, but not by measurements of this device."""
 
 
 def read_selector(device: torch.device) -> Selector:
-    """The table of what is known of a device; empty, with a warning, where the database cannot serve."""
+    """The table of what is known of a device; with a warning where the default database cannot serve."""
     here, database = environment_of(device), default_database()
-    shipped = shipped_records(here.device_name)
+    shipped = _shipped(here)
     instead = "what was shipped for this device is used" if shipped else "defaults run"
     try:
         with Store.open(database, read_only=True) as store:
@@ -37,6 +36,26 @@ def read_selector(device: torch.device) -> Selector:
             instead = "those of other software are used, unverified; run `autotune tune --reverify`"
         _warn(f"{database} has no measurement of this device and software{_nearest(records, here)}: {instead}")
     return Selector(here, records, choices, shipped)
+
+
+def stored_selector(store: Store, device: torch.device) -> Selector:
+    """The table of what a database and the package know of a device.
+
+    Raises:
+        StoreError: either cannot be read.
+    """
+    here = environment_of(device)
+    records, choices = store.records(device=device.type), store.choices(device=device.type)
+    return Selector(here, records, choices, shipped_records(here.device_name))
+
+
+def _shipped(here: Environment) -> list[Record]:
+    """What comes with the package for a device; nothing, with a warning, if it is damaged."""
+    try:
+        return shipped_records(here.device_name)
+    except StoreError as error:
+        _warn(str(error))
+        return []
 
 
 def _nearest(records: Sequence[Record], here: Environment) -> str:

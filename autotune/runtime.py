@@ -14,8 +14,8 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
-from autotune.binding import Asked, Table, mask_decision
-from autotune.call import DENSE, require_dense
+from autotune.binding import REMEDIABLE, Asked, Table, mask_decision
+from autotune.call import DENSE, DEVICES, require_dense
 from autotune.decision import Decision
 from autotune.strategies.pattern import Pattern
 from autotune.transforms import cast_for_autocast, transformed
@@ -92,7 +92,7 @@ def attention(
         return out
     try:
         return attend(query, key, value, scale=scale)
-    except (RuntimeError, MemoryError) as error:
+    except REMEDIABLE as error:
         table.withdraw(call, error)  # raises what it cannot remedy
     return attention(
         query, key, value, None, 0.0, is_causal, scale, enable_gqa,
@@ -150,7 +150,7 @@ def _under_transforms(
     memory_limit: int | None,
 ) -> Tensor:
     """A call that autocast, a compiler, a function transform or a tensor of another kind has a say in."""
-    if torch.is_autocast_enabled(query.device.type):
+    if query.device.type in DEVICES and torch.is_autocast_enabled(query.device.type):
         query, key, value = cast_for_autocast(query, key, value)
         with torch.autocast(query.device.type, enabled=False):
             return attention(

@@ -10,12 +10,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.autograd.function import FunctionCtx
 
+from autotune.binding import Asked
+from autotune.call import DEVICES
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.patterns import pattern_from_key
 
 Tensor = torch.Tensor
+Gradients = tuple[Tensor, Tensor, Tensor]
 
 
 def transformed(
@@ -30,17 +32,29 @@ def transformed(
 ) -> Tensor:
     """`attention` as one operation; shapes as there."""
     # Canonical text, and no number of a table: compiled graphs outlive the process.
-    functions = "\n".join([_key(pattern) for pattern in patterns])
-    out: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, is_causal, scale, enable_gqa, functions, memory_limit
-    )
+    keys = [_key(pattern) for pattern in patterns]
+    asked = "\n".join([str(bool(is_causal)), str(bool(enable_gqa)), str(memory_limit), *keys])
+    out: Tensor = _Attention.apply(query, key, value, asked, scale)  # type: ignore[no-untyped-call]
     return out
+
+
+@torch._dynamo.assume_constant_result
+def _key(pattern: Pattern) -> str:
+    return pattern.key
+
+
+@lru_cache
+def _parsed(asked: str) -> Asked:
+    """The options in the text that `transformed` makes of them."""
+    is_causal, enable_gqa, limit, *keys = asked.split("\n")
+    memory_limit = None if limit == "None" else int(limit)
+    return Asked(is_causal == "True", enable_gqa == "True", tuple(map(pattern_from_key, keys)), memory_limit)
 
 
 def cast_for_autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors as torch's own attention takes them under autocast: float64 stays as it is."""
     kind = query.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if kind not in DEVICES or not torch.is_autocast_enabled(kind):
         return query, key, value
     dtype = torch.get_autocast_dtype(kind)
     query, key, value = (
@@ -49,82 +63,50 @@ def cast_for_autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor
     return query, key, value
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[no-untyped-call,untyped-decorator,unused-ignore]
-def _key(pattern: Pattern) -> str:
-    return pattern.key
+def _attend(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
+    from autotune.runtime import attention  # which calls this module
 
-
-@lru_cache
-def _patterns(functions: str) -> tuple[Pattern, ...]:
-    return tuple(pattern_from_key(key) for key in functions.split("\n"))
+    options = _parsed(asked)
+    return attention(
+        query, key, value, None, 0.0, options.is_causal, scale, options.enable_gqa,
+        accept=options.patterns, memory_limit=options.memory_limit,
+    )  # fmt: skip
 
 
 @torch.library.custom_op("autotune::attention", mutates_args=())
-def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-    functions: str,
-    memory_limit: int | None,
-) -> Tensor:
-    from autotune.runtime import attention
-
+def _forward(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
     with torch.no_grad():
-        out = attention(
-            query, key, value, None, 0.0, is_causal, scale, enable_gqa,
-            accept=_patterns(functions), memory_limit=memory_limit,
-        )  # fmt: skip
-    # An operator's output is none of its inputs, and has the strides that are promised below.
-    return out.contiguous()
+        # In memory of its own, with the strides that are promised below.
+        return _attend(query, key, value, asked, scale).contiguous()
 
 
 @_forward.register_fake
-def _forward_shape(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, enable_gqa: bool, *_: object
-) -> Tensor:
+def _forward_shape(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
     lead = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
-    heads = query.shape[-3:-2] if enable_gqa else torch.broadcast_shapes(query.shape[-3:-2], key.shape[-3:-2])
+    grouped = _parsed(asked).enable_gqa
+    heads = query.shape[-3:-2] if grouped else torch.broadcast_shapes(query.shape[-3:-2], key.shape[-3:-2])
     return query.new_empty((*lead, *heads, query.shape[-2], value.shape[-1]))
 
 
 @torch.library.custom_op("autotune::attention_backward", mutates_args=())
 def _backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-    functions: str,
-    memory_limit: int | None,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from autotune.runtime import attention
-
     excluded = torch._C._dispatch_tls_local_exclude_set()
     for name in ("AutogradFunctionality", "ADInplaceOrView"):  # an operator runs below autograd
         excluded = excluded.remove(getattr(torch._C.DispatchKey, name))
-    with (
-        torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded),
-        torch.enable_grad(),
-    ):
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in (query, key, value)]
-        out = attention(
-            leaves[0], leaves[1], leaves[2], None, 0.0, is_causal, scale, enable_gqa,
-            accept=_patterns(functions), memory_limit=memory_limit,
-        )  # fmt: skip
-        gradients = torch.autograd.grad(out, leaves, grad)
-    d_query, d_key, d_value = (x.contiguous() for x in gradients)
-    return d_query, d_key, d_value
+        out = _attend(leaves[0], leaves[1], leaves[2], asked, scale)
+        d_query, d_key, d_value = torch.autograd.grad(out, leaves, grad)
+    return d_query.contiguous(), d_key.contiguous(), d_value.contiguous()
 
 
 @_backward.register_fake
 def _backward_shapes(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: object
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None
+) -> Gradients:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
@@ -132,23 +114,24 @@ class _Attention(torch.autograd.Function):
     """The operator's derivative and its batching rule."""
 
     @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Tensor:
-        result: Tensor = torch.ops.autotune.attention(query, key, value, *options)
+    def forward(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
+        result: Tensor = torch.ops.autotune.attention(query, key, value, asked, scale)
         return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.options = inputs[3:]
+        query, key, value, ctx.asked, ctx.scale = inputs
+        ctx.save_for_backward(query, key, value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _Gradients.apply(grad, *ctx.saved_tensors, *ctx.options)  # type: ignore[no-untyped-call]
-        return (*gradients, *(None for _ in ctx.options))
+        query, key, value = ctx.saved_tensors
+        gradients = _Gradients.apply(grad, query, key, value, ctx.asked, ctx.scale)  # type: ignore[no-untyped-call]
+        return (*gradients, None, None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        tensors = _batched(info.batch_size, in_dims[:3], inputs[:3])
+        tensors = _batched(in_dims[:3], inputs[:3])
         return _Attention.apply(*tensors, *inputs[3:]), 0  # type: ignore[no-untyped-call]
 
 
@@ -156,25 +139,34 @@ class _Gradients(torch.autograd.Function):
     """The backward operator and its batching rule; it has no derivative of its own."""
 
     @staticmethod
-    def forward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *options: Any) -> tuple[Tensor, ...]:
-        result: tuple[Tensor, ...] = torch.ops.autotune.attention_backward(grad, query, key, value, *options)
+    def forward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Gradients:
+        result: Gradients = torch.ops.autotune.attention_backward(grad, query, key, value, asked, scale)
         return result
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:
         raise NotImplementedError("attention has no second derivative, like torch's own flash attention")
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        tensors = [x.expand(info.batch_size, *x.shape[1:]) for x in _batched(info.batch_size, in_dims[:4], inputs[:4])]
-        return _Gradients.apply(*tensors, *inputs[4:]), (0, 0, 0)  # type: ignore[no-untyped-call]
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Gradients, tuple[int, int, int]]:
+        # Each element has gradients of its own, also of what all share.
+        tensors = [x.expand(info.batch_size, *x.shape[1:]) for x in _batched(in_dims[:4], inputs[:4])]
+        gradients = _Gradients.apply(*tensors, *inputs[4:])  # type: ignore[no-untyped-call]
+        shapes = [
+            x.shape if dim is None else x.movedim(dim, 0).shape[1:]
+            for x, dim in zip(inputs[1:4], in_dims[1:4], strict=True)
+        ]
+        d_query, d_key, d_value = (
+            x.reshape(info.batch_size, *shape) for x, shape in zip(gradients, shapes, strict=True)
+        )
+        return (d_query, d_key, d_value), (0, 0, 0)
 
 
-def _batched(size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+def _batched(in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
     """The mapped dimension first, as one more batch dimension, and all with equally many."""
     first = [x.unsqueeze(0) if dim is None else x.movedim(dim, 0) for x, dim in zip(tensors, in_dims, strict=True)]
     most = max(x.ndim for x in first)

@@ -1,7 +1,7 @@
 """Run dense tiles and merge them into one softmax; exact gradients at linear memory.
 
 Each tile gives a partial output and its log-sum-exp; partial softmaxes merge with weights exp(lse - total lse)
-(FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32 whatever the dtype.
+(FlashAttention, arXiv 2205.14135; Ring Attention, arXiv 2310.01889). Sums are kept in float32, those of float64 in it.
 """
 
 import math
@@ -112,17 +112,22 @@ def _forward(
     plan: TilePlan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    lse = torch.full(query.shape[:3], -torch.inf, dtype=torch.float32, device=query.device)
+    lse = torch.full(query.shape[:3], -torch.inf, dtype=_sums(out.dtype), device=query.device)
     for block in plan.blocks:
         rows = slice(block.start, block.stop)
         target = out[:, :, rows]
-        total = target if out.dtype == torch.float32 else torch.empty_like(target, dtype=torch.float32)
+        total = target if out.dtype == lse.dtype else torch.empty_like(target, dtype=lse.dtype)
         if block.fresh_rows < total[0, ..., 0].numel():
             total.zero_()  # rows that no fresh tile writes first start as a softmax over no keys
         _run(plan, block, (query, key, value), total, lse[:, :, rows], scale)
         if total is not target:
             target.copy_(total)
     return out, lse
+
+
+def _sums(dtype: torch.dtype) -> torch.dtype:
+    """In which partial results are summed up."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _run(
@@ -169,7 +174,7 @@ def _backward(
     lse: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     heads = query.shape[1]
-    d_query, d_key, d_value = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (query, key, value))
+    d_query, d_key, d_value = (torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (query, key, value))
     for tile in (tile for block in plan.blocks for tile in block.tiles):
         operands = zip(
             *(plan.reads(tile.query, _query_views(tile, x)) for x in (grad, query)),

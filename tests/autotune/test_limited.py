@@ -1,0 +1,29 @@
+"""Under a real limit on the process's memory nothing fails while a stored configuration fits, and the fastest runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOISE = 0.02  # a tie, as everywhere
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on growth are Linux's")
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_problems_under_random_limits(tmp_path, count):
+    program = Path(__file__).with_name("limited.py")
+    environment = os.environ | {"AUTOTUNE_DB": str(tmp_path / "t.db"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "t.db"), str(count)],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout)
+    possible = [one for one in results if one["fits"]]
+    assert len(possible) > count / 3
+    assert {one["fits"] for one in results} >= {0, 1, 4}
+    assert [one for one in possible if one["failed"]] == []
+    assert [one for one in possible if one["excess"] > NOISE] == []
