@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 from optuna.storages import BaseStorage
 
@@ -102,9 +103,9 @@ class Session:
         candidates = tuple(self._candidate(history, config) for config in finalists)
         contest = Race(candidates=candidates, rounds=self.effort.rounds, budget_s=self.effort.race_s)
         self.observer.final_started(len(finalists))
-        times = self.worker.race(contest)
+        race, times = uuid4().hex, self.worker.race(contest)
         for config, times_ms in zip(finalists, times, strict=False):
-            raced = replace(history.tried[config], times_ms=times_ms)
+            raced = replace(history.tried[config], times_ms=times_ms, race=race)
             history.add(config, self.peak.checked(history.cell, raced))
             self.observer.candidate_finished(config, history.tried[config])
         return finalists if times else []

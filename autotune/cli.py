@@ -9,14 +9,20 @@ from typing import Any
 
 import click
 
-PATTERN_NAMES = ("dense", "dilated", "local_window")
+PATTERN_NAMES = ("dense", "dilated", "local_window", "global_window_random", "strided")
 STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
 DTYPE_NAMES = ("float16", "bfloat16", "float32")
 EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
 FORMAT_NAMES = ("markdown", "html", "json", "csv")
-SUITE_NAMES = ("extreme",)
+SUITE_NAMES = ("extreme", "efficiency")
 
-SPARSITY = click.option("--sparsity", default="0.9,0.95", show_default=True, help="Of local windows.")
+SPARSITY = click.option(
+    "--sparsity",
+    default="0.9,0.95",
+    show_default=True,
+    help="Of the block-sparse patterns: the share of all pairs that is left out, or more. It decides on the width of "
+    "local windows; on global, window and random blocks, shared out 2 : 3 : 3; on stride and window, half for each.",
+)
 DATABASE = click.option(
     "--db", envvar="AUTOTUNE_DB", metavar="PATH|URL", help="Database; by default one file in the user data folder."
 )
@@ -75,7 +81,11 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--dtype", type=click.Choice(DTYPE_NAMES), help="By default float16 on GPUs, float32 on CPUs."
             ),
             click.option("--causal", is_flag=True, help="Each query sees only keys up to itself."),
-            click.option("--direction", type=click.Choice(("forward", "training")), default="forward"),
+            click.option(
+                "--direction",
+                type=click.Choice(("forward", "training")),
+                help="By default forward; of a suite, those it has.",
+            ),
             click.option("--segment-lengths", help="Of the dilated pattern, as in 2048,4096; LongNet's by default."),
             click.option("--dilation-rates", help="Of the dilated pattern, one for each segment length."),
         )
@@ -87,7 +97,13 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @click.option("--device", help="cpu, cuda, cuda:INDEX or all; by default the best one present.")
 @click.option("--lengths", help="Sequence lengths, as in 4096,8192 or 4k:1m; by default what suits the device.")
-@click.option("--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), help="Repeatable; default all.")
+@click.option(
+    "--pattern",
+    "patterns",
+    multiple=True,
+    type=click.Choice(PATTERN_NAMES),
+    help="Repeatable; by default the first three.",
+)
 @click.option(
     "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
 )
@@ -109,7 +125,6 @@ def _suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the commands that run a suite."""
     for option in reversed(
         (
-            click.option("--suite", type=click.Choice(SUITE_NAMES), default=SUITE_NAMES[0], show_default=True),
             click.option("--implementation", "implementations", multiple=True, help="Repeatable; default all."),
             click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present."),
             click.option("--memory-limit", help="Peak memory above the inputs, as in 8GiB; by default what there is."),
@@ -120,8 +135,9 @@ def _suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
+@click.option("--suite", type=click.Choice(SUITE_NAMES), default=SUITE_NAMES[0], show_default=True)
 @_suite_options
-@click.option("--lengths", default="4k:256k", show_default=True, help="As in 100000 or 4k:1m.")
+@click.option("--lengths", help="As in 100000 or 4k:1m; by default those of the suite, for extreme 4k:256k.")
 @_shape_options
 @click.option("--time-limit", default="10m", show_default=True, help="A call predicted to take longer is left out.")
 @click.option("--force", is_flag=True, help="Run what would be left out, and again what failed.")
@@ -134,6 +150,7 @@ def bench(db: str | None, **options: Any) -> None:
 
 
 @main.command()
+@click.option("--suite", type=click.Choice(SUITE_NAMES[:1]), default=SUITE_NAMES[0], show_default=True)
 @_suite_options
 @click.option("--shortest", default="4k", show_default=True, help="Length to begin with.")
 @click.option("--longest", default="16m", show_default=True, help="Length to end with.")

@@ -1,10 +1,13 @@
 """Turning command-line words into a workload."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from autotune.cells import DEFAULT_PATTERNS, Workload
+from autotune.cells import DEFAULT_PATTERNS, DEFAULT_SPARSITIES, Workload
+from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Direction
+from autotune.strategies.suite import Suite
 from autotune.units import UnitError, parse_lengths
 
 N = TypeVar("N", int, float)
@@ -13,17 +16,17 @@ N = TypeVar("N", int, float)
 def workload(
     *,
     lengths: str | None,
-    patterns: Sequence[str],
+    patterns: Sequence[str | Pattern],
     batch: int,
     heads: int,
     kv_heads: int | None,
     head_dim: int,
     dtype: str | None,
     causal: bool,
-    direction: Direction,
-    sparsity: str,
+    direction: Direction | None,
     segment_lengths: str | None,
     dilation_rates: str | None,
+    sparsity: str | None = None,
 ) -> Workload:
     """The workload that the options describe.
 
@@ -33,7 +36,7 @@ def workload(
     return Workload(
         lengths=parse_lengths(lengths) if lengths else None,
         patterns=patterns or DEFAULT_PATTERNS,
-        sparsities=_numbers("sparsity", sparsity, float),
+        sparsities=_numbers("sparsity", sparsity, float) if sparsity else DEFAULT_SPARSITIES,
         segment_lengths=parse_lengths(segment_lengths) if segment_lengths else None,
         dilation_rates=_numbers("dilation-rates", dilation_rates, int) if dilation_rates else None,
         batch=batch,
@@ -42,8 +45,27 @@ def workload(
         head_dim=head_dim,
         dtype=dtype,
         causal=causal,
-        direction=direction,
+        direction=direction or "forward",
     )
+
+
+def suite_workloads(suite: Suite, *, lengths: str | None, direction: Direction | None, **shapes: Any) -> list[Workload]:
+    """The workloads of a suite: its own lengths and directions where none are named.
+
+    Raises:
+        UnitError: a list or length cannot be read, or the suite has no use for an option.
+    """
+    if not any("dilated" in series.patterns for series in suite.series):
+        for name in ("segment_lengths", "dilation_rates"):
+            if text := shapes.get(name):
+                option = name.replace("_", "-")
+                raise UnitError(f"{option} is {text!r}, but suite {suite.name} has branches of its own; leave it out")
+    found = []
+    for each in suite.directions if direction is None else (direction,):
+        for series in suite.series:
+            work = workload(lengths=lengths, patterns=series.patterns, direction=each, **shapes)
+            found.append(replace(work, lengths=work.lengths or series.lengths))
+    return found
 
 
 def _numbers(name: str, text: str, kind: type[N]) -> tuple[N, ...]:

@@ -20,7 +20,7 @@ from autotune.reports.terminal_choices import terminal_choices
 from autotune.runtime import FREE_MEMORY_SHARE
 from autotune.selector import Selector
 from autotune.strategies.errors import AutotuneError
-from autotune.strategies.suite_extreme import SUITES
+from autotune.strategies.suites import SUITES
 from autotune.units import UnitError, parse_bytes
 
 

@@ -64,6 +64,12 @@ class Progress(Observer):
         """Say why nothing else happens."""
         self._console.print(Text("measuring what the device reaches in plain operations", style="dim"))
 
+    def reference_started(self, cell: Cell) -> None:
+        """Say what the next measurement is for."""
+        self._cell = cell
+        text = f"reference: {cell.problem.query_len:,} tokens, {cell.problem.direction}"
+        self._console.print(Text(text, style="bold"), soft_wrap=True)
+
     def time_left(self, seconds: float | None) -> None:
         """Show it instead of the average over the candidates so far."""
         self._left_s = seconds
