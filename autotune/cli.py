@@ -69,6 +69,26 @@ def main() -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
+def _pattern_option(default: tuple[str, ...]) -> Callable[..., Any]:
+    return click.option(
+        "--pattern",
+        "patterns",
+        multiple=True,
+        metavar=f"[{'|'.join(PATTERN_NAMES)}|FILE.npy]",
+        default=default,
+        callback=_known_patterns,
+        help="Repeatable. FILE.npy: your own mask of blocks of 128 tokens, a square matrix of booleans. "
+        f"[default: {', '.join(default or PATTERN_NAMES[:3])}]",
+    )
+
+
+def _known_patterns(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        if word not in PATTERN_NAMES and not word.endswith(".npy"):
+            raise click.BadParameter(f"{word!r} is not one of {', '.join(PATTERN_NAMES)}, nor a block mask, FILE.npy")
+    return words
+
+
 def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that describe a problem."""
     for option in reversed(
@@ -97,13 +117,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @click.option("--device", help="cpu, cuda, cuda:INDEX or all; by default the best one present.")
 @click.option("--lengths", help="Sequence lengths, as in 4096,8192 or 4k:1m; by default what suits the device.")
-@click.option(
-    "--pattern",
-    "patterns",
-    multiple=True,
-    type=click.Choice(PATTERN_NAMES),
-    help="Repeatable; by default the first three.",
-)
+@_pattern_option(())
 @click.option(
     "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
 )
@@ -197,9 +211,7 @@ def show(db: str | None) -> None:
 @main.command()
 @click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present.")
 @click.option("--length", required=True, help="Sequence length.")
-@click.option(
-    "--pattern", "patterns", multiple=True, type=click.Choice(PATTERN_NAMES), default=("dense",), show_default=True
-)
+@_pattern_option(("dense",))
 @_shape_options
 @SPARSITY
 @click.option("--memory-limit", help="Bytes a call may take above its inputs, as in 8GiB.")

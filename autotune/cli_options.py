@@ -4,13 +4,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
+
 from autotune.cells import DEFAULT_PATTERNS, DEFAULT_SPARSITIES, Workload
+from autotune.strategies.errors import AutotuneError
 from autotune.strategies.pattern import Pattern
+from autotune.strategies.pattern_block_layout import BlockLayout
 from autotune.strategies.problem import Direction
 from autotune.strategies.suite import Suite
 from autotune.units import UnitError, parse_lengths
 
 N = TypeVar("N", int, float)
+
+
+class MaskError(AutotuneError, ValueError):
+    """A file that holds no block mask."""
 
 
 def workload(
@@ -32,10 +41,11 @@ def workload(
 
     Raises:
         UnitError: a list or length cannot be read.
+        MaskError: a pattern is a file that holds no block mask.
     """
     return Workload(
         lengths=parse_lengths(lengths) if lengths else None,
-        patterns=patterns or DEFAULT_PATTERNS,
+        patterns=[_pattern(each) for each in patterns] or DEFAULT_PATTERNS,
         sparsities=_numbers("sparsity", sparsity, float) if sparsity else DEFAULT_SPARSITIES,
         segment_lengths=parse_lengths(segment_lengths) if segment_lengths else None,
         dilation_rates=_numbers("dilation-rates", dilation_rates, int) if dilation_rates else None,
@@ -66,6 +76,19 @@ def suite_workloads(suite: Suite, *, lengths: str | None, direction: Direction |
             work = workload(lengths=lengths, patterns=series.patterns, direction=each, **shapes)
             found.append(replace(work, lengths=work.lengths or series.lengths))
     return found
+
+
+def _pattern(word: str | Pattern) -> str | Pattern:
+    """A pattern or its name as it is; of a file, the block mask in it."""
+    if isinstance(word, Pattern) or not word.endswith(".npy"):
+        return word
+    try:
+        mask = np.load(word)
+    except (OSError, ValueError, EOFError) as error:
+        raise MaskError(f"block mask {word} cannot be read ({error}); make it with numpy.save") from error
+    if mask.dtype != np.bool_:
+        raise MaskError(f"block mask {word} holds {mask.dtype}, but must hold booleans")
+    return BlockLayout.from_mask(torch.from_numpy(mask))
 
 
 def _numbers(name: str, text: str, kind: type[N]) -> tuple[N, ...]:

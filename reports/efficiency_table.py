@@ -11,9 +11,9 @@ from autotune.reports.rows import Entry
 from autotune.reports.sections import Section
 
 TITLE = "Held against exact attention"
-COLUMNS = ("implementation", ">length", ">median ms", ">TFLOP/s", ">share of dense's rate", ">in single rounds")
-COLUMNS += (">rounds", ">dense at", ">its TFLOP/s", ">exact ms", "exact measured in", ">times faster", ">peak MiB")
-COLUMNS += ("chosen by search", "configuration")
+COLUMNS = ["implementation", ">length", ">median ms", ">TFLOP/s", ">share of dense's rate", ">in single rounds"]
+COLUMNS += [">rounds", ">dense at", ">its TFLOP/s", ">exact ms", "exact measured in", ">times faster", ">peak MiB"]
+COLUMNS += ["chosen by search", "configuration"]
 CAPTION = (
     "Rates as a share of exact attention's, timed in the same rounds, and how many times faster a row is than exact "
     "attention of its own length."

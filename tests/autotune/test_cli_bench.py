@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from itertools import product
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -220,7 +221,7 @@ def test_named_implementations_are_measured_and_the_others_left_alone(home, work
 class TestEfficiency:
     """The suite whose rows are held against exact attention."""
 
-    ROWS = {"exact": 1, "dilated": 2, "ring": 2, "block_sparse": 2, "flex": 2}  # at each length
+    ROWS: ClassVar = {"exact": 1, "dilated": 2, "ring": 2, "block_sparse": 2, "flex": 2}  # at each length
     WORDS = ("bench", "--suite", "efficiency", *SMALL, "--lengths", "64", "--time-limit", "5s")
 
     @pytest.fixture(autouse=True)

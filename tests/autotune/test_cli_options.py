@@ -3,13 +3,15 @@
 from itertools import product
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from autotune.cells import DEFAULT_PATTERNS
-from autotune.cli_options import suite_workloads, workload
+from autotune.cli_options import MaskError, suite_workloads, workload
 from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Dense
+from autotune.strategies.pattern_block_layout import BlockLayout
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
@@ -116,6 +118,44 @@ def test_shape_options_reach_the_problem(words, field, value):
 def test_lists_that_cannot_be_read_are_named(words, named):
     with pytest.raises(UnitError, match=named):
         workload(**WORDS | words)
+
+
+class TestBlockMask:
+    """A pattern that is a file."""
+
+    def test_is_the_callers_own_layout(self, tmp_path):
+        mask = np.tri(32, dtype=bool)
+        np.save(tmp_path / "mask.npy", mask)
+        found = patterns(patterns=("dense", str(tmp_path / "mask.npy")))
+        assert found == [Dense(), BlockLayout.from_mask(torch.from_numpy(mask))]
+
+    def test_is_for_lengths_of_as_many_blocks(self, tmp_path):
+        np.save(tmp_path / "mask.npy", np.eye(31, dtype=bool))
+        with pytest.raises(PatternError, match="kv_len is 4096, but this block_layout of 31 blocks"):
+            patterns(patterns=(str(tmp_path / "mask.npy"),))
+
+    @pytest.mark.parametrize(
+        ("content", "error", "message"),
+        [
+            (None, MaskError, "mask.npy cannot be read"),
+            (b"", MaskError, "cannot be read"),
+            (b"0 1\n1 0\n", MaskError, "cannot be read"),
+            (np.eye(32), MaskError, "holds float64, but must hold booleans"),
+            (np.ones((2, 3), bool), PatternError, "must be .blocks, blocks."),
+            (np.ones(3, bool), PatternError, "must be .blocks, blocks."),
+            (np.zeros((2, 2), bool), PatternError, "query block 0 sees no key block"),
+        ],
+        ids=["missing", "empty", "text", "numbers", "oblong", "flat", "zeros"],
+    )
+    def test_that_is_none_is_refused_in_one_line(self, tmp_path, content, error, message):
+        path = tmp_path / "mask.npy"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            np.save(path, content)
+        with pytest.raises(error, match=message) as caught:
+            patterns(patterns=(str(path),))
+        assert "\n" not in str(caught.value)
 
 
 class TestSuites:
