@@ -43,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Race:
-    """Candidates of one cell that have passed the gate, to be timed in turn."""
+    """Candidates that have passed the gate, to be timed in turn: of one device, each with inputs of its own problem."""
 
     candidates: tuple[Candidate, ...]
     rounds: int
@@ -52,7 +52,7 @@ class Race:
 
 
 class Bench:
-    """Tries candidates in this process, keeping inputs and oracle of the last problem."""
+    """Tries candidates in this process, keeping inputs and oracle of the last cell."""
 
     def __init__(self) -> None:
         self._cell: tuple[str, Problem, Pattern] | None = None
@@ -94,13 +94,16 @@ class Bench:
     def race(self, contest: Race, enter: Callable[[Phase], None]) -> Times:
         """Time candidates in turn; empty if one of them fails after all."""
         enter("prepare")
-        self._prepare(contest.candidates[0])
-        enter("compile")
         try:
+            inputs: dict[Problem, Inputs] = {}
+            for candidate in contest.candidates:
+                if candidate.problem not in inputs:
+                    inputs[candidate.problem] = self._inputs_of(candidate)
+            enter("compile")
             calls = []
             for candidate in contest.candidates:
                 attend = candidate.strategy.build(candidate.problem, candidate.pattern, candidate.config)
-                calls.append(partial(_call, attend, self._inputs))
+                calls.append(partial(_call, attend, inputs[candidate.problem]))
                 calls[-1]()
             enter("run")
             device = torch.device(contest.candidates[0].device)
@@ -112,19 +115,29 @@ class Bench:
             torch.compiler.reset()
 
     def _prepare(self, candidate: Candidate) -> None:
-        if candidate.device != "cpu":
-            torch.cuda.set_device(candidate.device)
-        if torch.get_num_threads() != candidate.threads:
-            torch.set_num_threads(candidate.threads)
-        cell = (candidate.device, candidate.problem, candidate.pattern)
-        if cell == self._cell:
+        """Have inputs and oracle of the candidate's cell at hand."""
+        inputs = self._inputs_of(candidate)
+        if (cell := (candidate.device, candidate.problem, candidate.pattern)) == self._cell:
             return
-        rows = checked_rows(candidate.problem)
-        self._cell = None
-        self._inputs = make_inputs(candidate.problem, torch.device(candidate.device), rows)
+        self._cell, self._inputs = None, inputs
         self._checksum = self._inputs.checksum()
-        self._oracle = Oracle.of(candidate.problem, candidate.pattern, self._inputs, rows)
+        self._oracle = Oracle.of(candidate.problem, candidate.pattern, self._inputs, checked_rows(candidate.problem))
         self._cell = cell
+
+    def _inputs_of(self, candidate: Candidate) -> Inputs:
+        """Those at hand if they will do, else new ones."""
+        _set_up(candidate)
+        if self._cell is not None and self._cell[:2] == (candidate.device, candidate.problem):
+            return self._inputs
+        return make_inputs(candidate.problem, torch.device(candidate.device), checked_rows(candidate.problem))
+
+
+def _set_up(candidate: Candidate) -> None:
+    """Have torch use the candidate's device and threads."""
+    if candidate.device != "cpu":
+        torch.cuda.set_device(candidate.device)
+    if torch.get_num_threads() != candidate.threads:
+        torch.set_num_threads(candidate.threads)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from uuid import uuid4
 
 from optuna.storages import BaseStorage
 
@@ -131,9 +132,9 @@ class Session:
         rounds, extra_rounds = self.effort.rounds, self.effort.extra_rounds
         self.observer.final_started(len(finalists))
         contest = Race(candidates=candidates, rounds=rounds, extra_rounds=extra_rounds, budget_s=budget_s)
-        times = self.worker.race(contest)
+        race, times = uuid4().hex, self.worker.race(contest)
         for config, times_ms in zip(finalists, times, strict=False):
-            raced = replace(history.tried[config], times_ms=times_ms)
+            raced = replace(history.tried[config], times_ms=times_ms, race=race)
             flops = history.flops(self.strategies[config.strategy], config)
             history.add(config, self.peak.checked(flops, raced))
             self.observer.candidate_finished(config, history.tried[config])

@@ -9,9 +9,12 @@ from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
+from autotune.strategies.pattern_strided import Strided
 from autotune.strategies.problem import Direction, Problem
 
 DEFAULT_PATTERNS = ("dense", "dilated", "local_window")
+PATTERN_NAMES = (*DEFAULT_PATTERNS, "global_window_random", "strided")
 DEFAULT_SPARSITIES = (0.9, 0.95)
 DEFAULT_LENGTHS = {
     "cpu": (4096, 8192),
@@ -36,7 +39,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The problems and patterns to tune; None leaves the choice to the device."""
+    """The problems and patterns to tune; None leaves the choice to the device.
+
+    What a sparsity means for each block-sparse pattern is said by its ``of_sparsity``, and by `LocalWindow`.
+    """
 
     lengths: Sequence[int] | None = None
     patterns: Sequence[str | Pattern] = DEFAULT_PATTERNS
@@ -89,12 +95,18 @@ class Workload:
                 yield Dense()
             elif pattern == "dilated":
                 yield self._dilated(length)
-            elif pattern == "local_window":
-                yield from (LocalWindow(sparsity) for sparsity in self.sparsities)
+            elif pattern in PATTERN_NAMES:
+                yield from (_block_sparse(pattern, sparsity, length) for sparsity in self.sparsities)
             else:
-                raise PatternError(f"pattern is {pattern!r}, but must be one of {', '.join(DEFAULT_PATTERNS)}")
+                raise PatternError(f"pattern is {pattern!r}, but must be one of {', '.join(PATTERN_NAMES)}")
 
     def _dilated(self, length: int) -> Dilated:
         if self.segment_lengths is None and self.dilation_rates is None:
             return Dilated.longnet(length)
         return Dilated(tuple(self.segment_lengths or ()), tuple(self.dilation_rates or ()))
+
+
+def _block_sparse(name: str, sparsity: float, length: int) -> Pattern:
+    if name == "global_window_random":
+        return GlobalWindowRandom.of_sparsity(sparsity, length)
+    return Strided.of_sparsity(sparsity, length) if name == "strided" else LocalWindow(sparsity)

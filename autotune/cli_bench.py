@@ -1,5 +1,6 @@
 """The commands ``bench`` and ``limits``: run a suite, show progress, say what came of it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -8,18 +9,20 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from autotune.bench import Limits, bench
-from autotune.cells import DEFAULT_PATTERNS
-from autotune.cli_options import workload
+from autotune.bench import bench
+from autotune.cli_options import suite_workloads
 from autotune.cli_tune import INTERRUPTED, print_failures
 from autotune.db.location import default_database
+from autotune.db.records import Record
 from autotune.db.store import Store
 from autotune.environment import environment_of, resolve_device
 from autotune.limits import Reach, find_limits
+from autotune.observer import CellResult
 from autotune.progress import Progress
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
-from autotune.strategies.suite_extreme import SUITES
+from autotune.strategies.suites import SUITES
+from autotune.suite_run import Limits
 from autotune.units import format_bytes, format_ms, parse_bytes, parse_length, parse_seconds
 
 
@@ -30,7 +33,7 @@ def run_bench(
     suite: str,
     implementations: tuple[str, ...],
     device: str | None,
-    lengths: str,
+    lengths: str | None,
     time_limit: str,
     memory_limit: str | None,
     force: bool,
@@ -38,12 +41,12 @@ def run_bench(
 ) -> None:
     """Measure the suite, print its table, and say where everything is."""
     chosen, database, console = SUITES[suite].only(implementations), db or default_database(), Console()
-    work = workload(lengths=lengths, patterns=DEFAULT_PATTERNS, sparsity="0.9,0.95", **shapes)
+    workloads = suite_workloads(chosen, lengths=lengths, **shapes)
     try:
         with Progress(console, chosen.name_of) as progress:
             results = bench(
                 chosen,
-                work,
+                workloads,
                 device=device,
                 limits=_limits(time_limit, memory_limit, force),
                 db=database,
@@ -52,14 +55,22 @@ def run_bench(
             )
     except KeyboardInterrupt:
         _stop(database, command)
+    here = environment_of(resolve_device(device)).fingerprint
     with Store.open(database, read_only=True) as store:
-        problems = {result.cell.problem for result in results}
-        here = environment_of(resolve_device(device)).fingerprint
-        records = [record for record in store.records(environment_fingerprint=here) if record.problem in problems]
-        source = Source(generated=datetime.now(UTC), records=records, rates=store.rates(), suite=chosen)
+        records = _of_the_run(results, store.records(environment_fingerprint=here))
+        source = Source(
+            generated=datetime.now(UTC), records=records, choices=store.choices(), rates=store.rates(), suite=chosen
+        )
     console.print(terminal_summary(source))
     print_failures(console, results)
     console.print(f"Database: {store.name}", soft_wrap=True, highlight=False)
+
+
+def _of_the_run(results: Sequence[CellResult], records: Sequence[Record]) -> list[Record]:
+    """The records of a run's problems, and of what was timed in turn with them."""
+    problems = {result.cell.problem for result in results}
+    races = {record.measurement.race for record in records if record.problem in problems} - {None}
+    return [record for record in records if record.problem in problems or record.measurement.race in races]
 
 
 def run_limits(
@@ -77,7 +88,7 @@ def run_limits(
 ) -> None:
     """Find how far each implementation comes, and print the table."""
     chosen, database, console = SUITES[suite], db or default_database(), Console()
-    work = workload(lengths=None, patterns=DEFAULT_PATTERNS, sparsity="0.9,0.95", **shapes)
+    (work,) = suite_workloads(chosen, lengths=None, **shapes)
     found: list[Reach] = []
     try:
         with Progress(console, chosen.name_of) as progress:

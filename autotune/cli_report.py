@@ -20,7 +20,7 @@ from autotune.reports.published import read_published
 from autotune.reports.source import Source
 from autotune.reports.terminal import terminal_summary
 from autotune.reports.terminal_choices import terminal_choices
-from autotune.strategies.suite_extreme import SUITES
+from autotune.strategies.suites import SUITES
 from autotune.units import UnitError, parse_bytes
 
 

@@ -43,10 +43,13 @@ def same_kind(record: Record, cell: Cell) -> bool:
 
 @dataclass(slots=True)
 class Forecast:
-    """What each implementation of a suite did at the longest length where it was tried."""
+    """What each implementation of a suite did at the longest length where it was tried.
+
+    One that computes several functions is followed for each kind of pattern by itself, and so is each direction.
+    """
 
     suite: Suite
-    known: dict[str, Known] = field(default_factory=dict)
+    known: dict[tuple[str, str, str], Known] = field(default_factory=dict)
 
     def learn(self, records: Iterable[Record]) -> None:
         """Take in what is stored."""
@@ -57,11 +60,16 @@ class Forecast:
 
     def note(self, name: str, known: Known) -> None:
         """Take in a measurement that tells something of other lengths: a time, or that it took too much."""
-        longest = self.known.get(name)
+        longest = self.of(name, known.problem, known.pattern)
         telling = known.measurement.time_ms is not None or known.measurement.status in MONOTONE
         if telling and (longest is None or longest.length <= known.length):
-            self.known[name] = known
+            self.known[name, known.pattern.kind, known.problem.direction] = known
+
+    def of(self, name: str, problem: Problem, pattern: Pattern) -> Known | None:
+        """What tells of an implementation in a cell; None if nothing does."""
+        return self.known.get((name, pattern.kind, problem.direction))
 
     def predicted_ms(self, name: str, cell: Cell) -> float | None:
         """Time of an implementation in a cell; None if nothing is known."""
-        return None if name not in self.known else self.known[name].predicted_ms(cell)
+        known = self.of(name, cell.problem, cell.pattern)
+        return None if known is None else known.predicted_ms(cell)

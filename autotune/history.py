@@ -1,6 +1,6 @@
 """What is known about one cell, from the database and from this run."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -72,7 +72,8 @@ class History:
     environment: Environment
     tried: dict[Config, Measurement] = field(default_factory=dict)
     ids: dict[Config, int] = field(default_factory=dict)
-    counts: Counter[Config] = field(default_factory=Counter)  # how often each was timed
+    races: defaultdict[Config, set[str]] = field(default_factory=lambda: defaultdict(set))  # in which each was timed
+    first_ms: dict[Config, float] = field(default_factory=dict)  # median of the first measurement that was ok
     added: int = 0
 
     @classmethod
@@ -83,9 +84,7 @@ class History:
         history = cls(store, run_id, cell, environment)
         for record in records:
             if (record.problem, record.pattern) == (cell.problem, cell.pattern):
-                history.tried[record.config] = record.measurement
-                history.ids[record.config] = record.id
-                history.counts[record.config] += record.measurement.time_ms is not None
+                history._note(record.config, record.measurement, record.id)
         return history
 
     def conclusive(self, *, force: bool = False) -> dict[Config, Measurement]:
@@ -132,9 +131,13 @@ class History:
         if self.tried.get(config) == measurement:
             return
         cell = self.cell
-        self.ids[config] = self.store.add(
-            self.run_id, self.environment, cell.problem, cell.pattern, config, measurement
-        )
-        self.tried[config] = measurement
-        self.counts[config] += measurement.time_ms is not None
+        number = self.store.add(self.run_id, self.environment, cell.problem, cell.pattern, config, measurement)
+        self._note(config, measurement, number)
         self.added += 1
+
+    def _note(self, config: Config, measurement: Measurement, number: int) -> None:
+        self.tried[config], self.ids[config] = measurement, number
+        if measurement.race:
+            self.races[config].add(measurement.race)
+        if measurement.status is Status.OK and measurement.time_ms:
+            self.first_ms.setdefault(config, measurement.time_ms)

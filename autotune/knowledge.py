@@ -13,6 +13,7 @@ from autotune.db.store import Store
 from autotune.environment import environment_of
 from autotune.selector import Selector
 
+
 class AutotuneWarning(UserWarning):
     """Attention runs and is right, but not by measurements of this device."""
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from autotune.bench import Limits, SuiteRun, open_run
+from autotune.bench import open_run
 from autotune.cells import Cell, Workload
 from autotune.db.records import Measurement, Status
 from autotune.environment import resolve_device
 from autotune.observer import Observer
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.suite import Implementation, Suite
+from autotune.suite_run import Limits, SuiteRun
 from autotune.units import format_bytes, format_ms
 
 SHORTEST = 4096
@@ -104,7 +105,7 @@ class _Ladder:
         cells = replace(self.workload, lengths=(length,)).cells(self.device)
         cell = next(cell for cell in cells if self.implementation.serves(cell.pattern))
         self.run.observer.cell_started(cell, *self.place, candidates=1)
-        self.measured[length] = self.run.measure_one(cell, self.implementation)
+        self.measured[length] = self.run.measure_one(cell, self.implementation).measurement
         self.excess[length] = _excess(self.measured[length], self.run.limits, cell)
         return not self.excess[length]
 

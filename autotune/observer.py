@@ -32,6 +32,9 @@ class Observer:
     def rates_started(self) -> None:
         """The device's rates are measured, which takes some seconds."""
 
+    def reference_started(self, cell: Cell) -> None:
+        """Exact attention of this length is tried, for others to be held against it."""
+
     def time_left(self, seconds: float | None) -> None:
         """How long the rest of the run will take, if that can be told."""
 

@@ -76,6 +76,12 @@ class Progress(Observer):
         text = f"waiting for {cells} cells that other processes search; what they leave unfinished is done here"
         self._console.print(Text(text, style="dim"), soft_wrap=True)
 
+    def reference_started(self, cell: Cell) -> None:
+        """Say what the next measurement is for."""
+        self._cell = cell
+        text = f"reference: {cell.problem.query_len:,} tokens, {cell.problem.direction}"
+        self._console.print(Text(text, style="bold"), soft_wrap=True)
+
     def time_left(self, seconds: float | None) -> None:
         """Show it instead of the average over the candidates so far."""
         self._left_s = seconds

@@ -84,6 +84,7 @@ class Measurement:
     compile_s: float | None = None  # build and first call
     gate_s: float | None = None  # check against the oracle
     timing_s: float | None = None  # warm-up and repeats
+    race: str | None = None  # shared by measurements that were timed in turn: their i-th repeats are of one round
 
     @property
     def time_ms(self) -> float | None:

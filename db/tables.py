@@ -174,6 +174,7 @@ class MeasurementRow(CellRow):
     compile_s: Mapped[float | None]
     gate_s: Mapped[float | None]
     timing_s: Mapped[float | None]
+    race: Mapped[str | None] = mapped_column(String(32))
 
 
 class DecisionRow(CellRow):

@@ -2,16 +2,16 @@
 
 import csv
 import io
-from dataclasses import asdict, fields
 
-from autotune.reports.rows import Row, rows
+from autotune.reports.efficiency import flat_rows
 from autotune.reports.source import Source
 
 
 def csv_text(source: Source) -> str:
-    """A header with the fields of `Row`, then one line for each row; a missing figure is an empty cell."""
+    """A header with the names of `flat_rows`, then one line for each row; a missing figure is an empty cell."""
+    names, rows = flat_rows(source)
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows(source))
+    writer.writerows(rows)
     return text.getvalue()

@@ -9,6 +9,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from autotune.reports.definitions import CAUSAL, definitions, functions
+from autotune.reports.efficiency_table import efficiency_table
 from autotune.reports.figures import moment
 from autotune.reports.html_facts import commands, facts, headlines
 from autotune.reports.html_tables import Table, all_rows, beside, chosen, memory_matrix, time_matrix
@@ -16,6 +17,7 @@ from autotune.reports.looks import Look, looks
 from autotune.reports.method import terms
 from autotune.reports.plot_style import Plot
 from autotune.reports.plots import memory_plot, share_plot, time_plot
+from autotune.reports.plots_efficiency import dense_share_plot
 from autotune.reports.plots_pareto import pareto_plot
 from autotune.reports.plots_published import published_plot
 from autotune.reports.plots_search import search_plot
@@ -69,11 +71,13 @@ def _part(name: str, section: Section, source: Source, shared: dict[str, Look]) 
         time_plot(section, shared),
         memory_plot(section, shared),
         pareto_plot(section, shared),
+        dense_share_plot(section, source, shared),
         share_plot(section, shared),
         search_plot(section, source, shared),
         published_plot(section, source.published, shared),
     ]
     tables = [
+        efficiency_table(section, source.records),
         chosen(section),
         time_matrix(section),
         memory_matrix(section),

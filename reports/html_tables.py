@@ -94,7 +94,7 @@ def _matrix(
 
     def cell(n: int, entry: Entry | None) -> Value:
         if entry is None:
-            return Value(NOT_RUN if section.suite else MISSING)
+            return Value(section.absent)
         if entry.ranked_ms is None:
             return Value(entry.status_text, None, _kind(entry))
         figure = value(entry.row)

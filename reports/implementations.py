@@ -4,6 +4,7 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.suite import Implementation
 
 
 def family(pattern: Pattern, seq_len: int) -> str:
@@ -35,12 +36,18 @@ def implementation(pattern: Pattern, seq_len: int, config: Config) -> str:
     return f"{family(pattern, seq_len)}/{config.strategy}"
 
 
-def published_name(name: str, pattern: Pattern, seq_len: int) -> str:
-    """The name in a suite, and what tells the function from LongNet's schedule.
+def published_name(row: Implementation, pattern: Pattern, seq_len: int) -> str:
+    """The name in a suite, and what tells the function from others that have it.
 
-    >>> published_name("DilatedAttention", Dilated.longnet(4096), 4096)
+    >>> from autotune.strategies.suites import SUITES
+    >>> row = SUITES["extreme"].implementations[1]
+    >>> published_name(row, Dilated.longnet(4096), 4096)
     'DilatedAttention'
-    >>> published_name("DilatedAttention", Dilated((1024, 2048), (1, 2)), 4096)
+    >>> published_name(row, Dilated((1024, 2048), (1, 2)), 4096)
     'DilatedAttention w=[1024, 2048] r=[1, 2]'
+    >>> published_name(SUITES["efficiency"].implementations[3], LocalWindow(sparsity=0.9), 4096)
+    'local_window 0.9/block_sparse'
     """
-    return name + family(pattern, seq_len).removeprefix("dilated") if isinstance(pattern, Dilated) else name
+    if not row.names_function:
+        return f"{family(pattern, seq_len)}/{row.name}"
+    return row.name + family(pattern, seq_len).removeprefix("dilated") if isinstance(pattern, Dilated) else row.name

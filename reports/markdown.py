@@ -1,5 +1,6 @@
 """The benchmark report in Markdown."""
 
+from autotune.reports.efficiency_table import TITLE, efficiency_markdown
 from autotune.reports.figures import moment
 from autotune.reports.markdown_analysis import analysis
 from autotune.reports.markdown_cells import failures, flagged, winners
@@ -31,6 +32,8 @@ def markdown(source: Source, *, title: str | None = None) -> str:
 
 def _section(source: Source, section: Section) -> str:
     parts = {"Configuration": configuration(section)}
+    if source.suite and source.suite.reference:
+        parts[TITLE] = efficiency_markdown(section, source.records)
     if source.suite:
         parts["All cells"] = glance(section, source.suite)
     parts |= {

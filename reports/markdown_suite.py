@@ -7,7 +7,7 @@ from autotune.reports.definitions import CAUSAL, definitions, functions
 from autotune.reports.figures import mebibytes, milliseconds
 from autotune.reports.markdown_text import bullets, code, table
 from autotune.reports.rows import Entry, Row
-from autotune.reports.sections import NOT_RUN, Section
+from autotune.reports.sections import Section
 from autotune.reports.tally import tally
 from autotune.strategies.suite import Suite
 
@@ -41,13 +41,12 @@ def _matrix(section: Section, figure: Callable[[Row], str]) -> str:
     lines = []
     for name in section.implementations:
         found = dict(section.by_length(name))
-        lines.append([code(name), *(_cell(found[n], figure) for n in section.grid)])
+        cells = (_cell(entry, figure) if (entry := found.get(n)) else section.absent for n in section.grid)
+        lines.append([code(name), *cells])
     return table(["implementation", *(f">{n:,}" for n in section.grid)], lines)
 
 
-def _cell(entry: Entry | None, figure: Callable[[Row], str]) -> str:
-    if entry is None:
-        return NOT_RUN
+def _cell(entry: Entry, figure: Callable[[Row], str]) -> str:
     if entry.row.status != Status.OK:
         return entry.status_text
     return f"{figure(entry.row)} (flagged)" if entry.row.flag else figure(entry.row)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from autotune.reports.sections import Section
+from autotune.strategies.suite import Reference
 
 COMPARABLE = {
     "Comparable rows": ("Figures compare only within one section: one device with one set of versions, one setting."),
@@ -48,4 +49,27 @@ def terms(sections: Sequence[Section]) -> dict[str, str]:
         f"{repeats.count(1):,} of the {len(repeats):,} timed rows rest on a single repeat, and have no spread; the "
         "repeats column says so."
     )
-    return {**COMPARABLE, **({"Repeats": once} if 1 in repeats else {}), **OTHERS}
+    references = [section.suite.reference for section in sections if section.suite and section.suite.reference]
+    against = _against_exact(references[0]) if references else {}
+    return {**COMPARABLE, **against, **({"Repeats": once} if 1 in repeats else {}), **OTHERS}
+
+
+def _against_exact(reference: Reference) -> dict[str, str]:
+    """What is said of rows that are held against exact attention."""
+    return {
+        "Share of dense's rate": (
+            "The rows of one length are timed in turn, round by round, and in every round exact attention too, at the "
+            "longest length (4,096 times a power of two) at which a call of it stays within "
+            f"{reference.call_s:g} s and the time limit. A rate is the operations of the function, multiplicities "
+            "counted, divided by the median time over the rounds; the share is the rate of the row over that of exact "
+            "attention, both of the same rounds, so that what disturbs the machine disturbs both. Single rounds: the "
+            "least and the most of the ratio in any one round. A row that has no share was never in such a race: two "
+            "rounds with it would have taken too long."
+        ),
+        "Times faster": (
+            "Exact attention at the row's own length, divided by the row. `same race`: both medians are of the same "
+            "rounds. `another time`: exact attention was too slow for the race, and was measured by itself in the same "
+            "environment. `predicted`: it was not run at this length, and its time is extrapolated by operations from "
+            "the exact attention in the row's own race."
+        ),
+    }

@@ -12,6 +12,7 @@ from autotune.reports.source import Source
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
+from autotune.strategies.suite import Suite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,23 +82,23 @@ def entries(source: Source) -> list[Entry]:
     for record in source.records:
         tried.setdefault((record.environment, record.problem, record.pattern, record.config), []).append(record)
     best = best_rates(source.rates)
+    suites = {environment: source.suite_in(environment) for environment, *_ in tried}
     found = []
-    for same in tried.values():
+    for (environment, *_), same in tried.items():
         stands = max(same, key=lambda record: (_ran(record), record.created_at, record.id))
-        if named := _name(source, stands):
+        if named := _name(suites[environment], stands):
             row = _row(stands, named[1], best.get((stands.environment, stands.problem.dtype)))
             found.append(Entry(row, stands, sum(map(_ran, same)) or 1, named[0]))
     return sorted(found, key=_order)
 
 
-def _name(source: Source, record: Record) -> tuple[int, str] | None:
+def _name(suite: Suite | None, record: Record) -> tuple[int, str] | None:
     """Place and name of the implementation; None if it is not part of the suite."""
-    problem, pattern, config, suite = record.problem, record.pattern, record.config, source.suite
+    problem, pattern = record.problem, record.pattern
     if suite is None:
-        return 0, implementation(pattern, problem.kv_len, config)
-    name = suite.name_of(problem, pattern, config)
-    places = {each.name: place for place, each in enumerate(suite.implementations)}
-    return None if name is None else (places[name], published_name(name, pattern, problem.kv_len))
+        return 0, implementation(pattern, problem.kv_len, record.config)
+    row = suite.rows(problem, pattern).get(record.config)
+    return None if row is None else (suite.implementations.index(row), published_name(row, pattern, problem.kv_len))
 
 
 def _ran(record: Record) -> bool:

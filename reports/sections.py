@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import groupby
 
 from autotune.db.records import Choice, Environment, Rate, Record, Status
+from autotune.reports.figures import MISSING
 from autotune.reports.rates import best_rates
 from autotune.reports.rows import Entry, entries
 from autotune.reports.setting import Setting
@@ -55,9 +56,9 @@ class Section:
 
     @cached_property
     def implementations(self) -> dict[str, list[Entry]]:
-        """Rows by implementation; those of a suite that were never run are there, without rows."""
+        """Rows by implementation; those of a suite that is a grid are there without rows if they were never run."""
         found = {name: list(group) for name, group in groupby(self.entries, lambda entry: entry.row.implementation)}
-        if self.suite is None:
+        if self.suite is None or not self.is_grid:
             return found
         places = {entry.row.implementation: entry.place for entry in self.entries}
         ordered: dict[str, list[Entry]] = {}
@@ -65,6 +66,16 @@ class Section:
             names = [name for name in found if places[name] == place] or [each.name]
             ordered |= {name: found.get(name, []) for name in names}
         return ordered
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether every implementation has its place at every length, so that what is missing was left out."""
+        return self.suite is not None and self.suite.is_grid
+
+    @property
+    def absent(self) -> str:
+        """What stands where an implementation has no row."""
+        return NOT_RUN if self.is_grid else MISSING
 
     @property
     def lengths(self) -> list[int]:
@@ -77,7 +88,7 @@ class Section:
 
         Other lengths, as a search for the limit of a single implementation leaves behind, are no omission of the rest.
         """
-        if self.suite is None:
+        if not self.is_grid:
             return self.lengths
         runs = Counter(n for _, n in {(entry.row.implementation, entry.row.seq_len) for entry in self.entries})
         return [n for n in self.lengths if 2 * runs[n] >= max(runs.values())]
@@ -95,7 +106,7 @@ class Section:
     def by_length(self, name: str) -> list[tuple[int, Entry | None]]:
         """The row that stands for an implementation at each length; None where one of a suite was not run."""
         group = self.implementations[name]
-        lengths = {entry.row.seq_len for entry in group}.union(self.grid if self.suite else ())
+        lengths = {entry.row.seq_len for entry in group}.union(self.grid if self.is_grid else ())
         return [(n, _representative([entry for entry in group if entry.row.seq_len == n])) for n in sorted(lengths)]
 
     @cached_property
@@ -126,14 +137,16 @@ class Section:
 def sections(source: Source) -> list[Section]:
     """One section for each environment and setting that has a record.
 
-    A suite has no use for what searches settled on: its configurations are given.
+    What searches settled on is no choice among the rows of a suite, which are given.
     """
     best, found = best_rates(source.rates), []
     for (environment, setting), group in groupby(entries(source), lambda entry: _section(entry.record)):
         made = [] if source.suite else [each for each in source.choices if _section(each) == (environment, setting)]
         latest_last = sorted(made, key=lambda choice: choice.created_at)
         rate = best.get((environment, setting.dtype))
-        found.append(Section(environment, setting, tuple(group), tuple(latest_last), rate, source.suite))
+        found.append(
+            Section(environment, setting, tuple(group), tuple(latest_last), rate, source.suite_in(environment))
+        )
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from autotune.db.records import Choice, Rate, Record
+from autotune.db.records import Choice, Environment, Rate, Record
 from autotune.reports.published import Published
 from autotune.strategies.suite import Suite
 
@@ -28,3 +28,11 @@ class Source:
     rates: Sequence[Rate] = ()
     suite: Suite | None = None
     published: Sequence[Published] = ()
+
+    def suite_in(self, environment: Environment) -> Suite | None:
+        """The suite with what searches in an environment settled on."""
+        if self.suite is None:
+            return None
+        here = (choice for choice in self.choices if choice.environment == environment)
+        latest_last = sorted(here, key=lambda choice: choice.created_at)
+        return self.suite.deciding({(choice.problem, choice.pattern): choice.config for choice in latest_last})

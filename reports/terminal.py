@@ -6,9 +6,11 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from autotune.reports.figures import MISSING, mebibytes, milliseconds, times
+from autotune.reports.efficiency import Efficiency, held
+from autotune.reports.figures import MISSING, mebibytes, milliseconds, percent, rate, times
 from autotune.reports.implementations import family
 from autotune.reports.rates import NO_RATES
+from autotune.reports.rows import Entry, Row
 from autotune.reports.sections import Cell, Section, nothing, sections, statuses
 from autotune.reports.source import Source
 from autotune.reports.sparkline import BARS, GAP, sparkline
@@ -16,19 +18,23 @@ from autotune.reports.tally import tally
 from autotune.reports.terminal_text import table
 
 WINNERS = ["pattern", ">length", "configuration", ">ms", ">MiB", ">vs dense"]
+EFFICIENCY = ["implementation", ">length", ">ms", ">TFLOP/s", ">of dense", ">vs exact", ">MiB"]
+MARKS = {"same race": "", "another time": "*", "predicted": "~", "": ""}
 IMPLEMENTATIONS = ["implementation", ">ok", ">longest", ">ms there", ">MiB", "time"]
 
 
 def terminal_summary(source: Source) -> RenderableType:
     """For each environment and setting the winner of every cell, and a line of bars for every implementation."""
     found = sections(source)
-    return Group(*(part for section in found for part in _section(section))) if found else Text(nothing(source))
+    parts = (part for section in found for part in _section(section, source))
+    return Group(*parts) if found else Text(nothing(source))
 
 
-def _section(section: Section) -> Iterator[RenderableType]:
+def _section(section: Section, source: Source) -> Iterator[RenderableType]:
     yield Text(f"{section.environment.device_name}: {section.setting.text}\n", style="bold")
     if section.suite:
         yield Text(f"{tally(section, section.suite)}\n")
+        yield from _efficiency(held(section, source.records))
     else:
         yield table(WINNERS, [_winner(section, cell) for cell in section.cells])
         yield Text()
@@ -39,6 +45,30 @@ def _section(section: Section) -> Iterator[RenderableType]:
     if section.rate is None:
         yield Text(f"device's rates: {NO_RATES}\n")
     yield from _flagged(section)
+
+
+def _efficiency(rows: list[tuple[Entry, Efficiency]]) -> Iterator[RenderableType]:
+    """What was held against exact attention; nothing of most suites."""
+    if not rows:
+        return
+    yield table(EFFICIENCY, [_held(entry.row, beside) for entry, beside in rows])
+    dense = ", ".join(f"{n:,}" for n in sorted({beside.dense_len for _, beside in rows if beside.dense_len}))
+    yield Text(
+        f"\nof dense: share of the rate of exact attention at {dense or 'no'} tokens, medians of the same rounds"
+        "\nvs exact: times faster than exact attention of the same length; * measured apart; ~ predicted\n"
+    )
+
+
+def _held(row: Row, beside: Efficiency) -> list[str]:
+    return [
+        row.implementation,
+        f"{row.seq_len:,}",
+        milliseconds(beside.raced_ms or row.time_ms),
+        rate(beside.raced_tflops or row.tflops),
+        percent(beside.dense_share),
+        MARKS[beside.exact_basis] + times(beside.times_faster),
+        mebibytes(row.peak_memory_mib),
+    ]
 
 
 def _winner(section: Section, cell: Cell) -> list[str]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from autotune.strategies.block_runs import BlockRuns, runs_of_intervals
-from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern_blocks import BlockSparse, require_whole
 from autotune.strategies.problem import Problem
+from autotune.strategies.sparsity import densest, require_sparsity
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class LocalWindow(BlockSparse):
     kind: ClassVar[str] = "local_window"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.sparsity < 1.0:
-            raise PatternError(f"sparsity is {self.sparsity}, but must be at least 0 and below 1")
+        require_sparsity(self.sparsity)
         require_whole("block_size", self.block_size, 1)
         object.__setattr__(self, "sparsity", float(self.sparsity))  # 0 and 0.0 are equal and have one key
 
@@ -96,12 +95,7 @@ def _band_pairs(seq_len: int, block_size: int, k: int) -> int:
 
 @lru_cache(maxsize=1024)
 def _half_width(pattern: LocalWindow, seq_len: int) -> int:
-    budget = (1.0 - pattern.sparsity) * seq_len * seq_len
-    low, high = 0, pattern.blocks(seq_len) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _band_pairs(seq_len, pattern.block_size, middle) <= budget * (1 + 1e-12):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    def pairs(k: int) -> int:
+        return _band_pairs(seq_len, pattern.block_size, k)
+
+    return densest(pairs, pattern.blocks(seq_len) - 1, pattern.sparsity, seq_len)

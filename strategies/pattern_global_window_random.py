@@ -9,6 +9,7 @@ from autotune.strategies.block_runs import BlockRuns, Numbers, runs_of_intervals
 from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern_blocks import BlockSparse, require_whole
 from autotune.strategies.problem import Problem
+from autotune.strategies.sparsity import densest, require_sparsity
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,27 @@ class GlobalWindowRandom(BlockSparse):
             raise PatternError(f"window_blocks is {self.window_blocks}, but must be odd: as many blocks on either side")
         if self.seed >= 1 << 64:
             raise PatternError(f"seed is {self.seed}, but must be below 2 ** 64")
+
+    @classmethod
+    def of_sparsity(
+        cls, sparsity: float, seq_len: int, *, seed: int = 0, block_size: int = 128
+    ) -> "GlobalWindowRandom":
+        """The blocks that a sparsity permits, shared out as by BigBird's base model: 2 global, 3 window, 3 random.
+
+        With a number t: ``t // 3`` global blocks, ``t // 2`` random ones, and as window the largest odd number up to
+        ``t // 2``, at least 1, for the diagonal is always there. t is the largest, up to twice the blocks of a side,
+        with which at most 1 - sparsity of all pairs are computed, random blocks counted as if none was the short last.
+
+        >>> GlobalWindowRandom.of_sparsity(0.9, 8192)
+        GlobalWindowRandom(global_blocks=1, window_blocks=1, random_blocks=2, seed=0, block_size=128)
+
+        Raises:
+            PatternError: the sparsity is not from 0 to below 1, or another number is out of range.
+        """
+        require_sparsity(sparsity)
+        most = 2 * cls(0, 1, 0, seed, block_size).blocks(seq_len)
+        t = densest(lambda t: _most_pairs(*_shared_out(t), seq_len, block_size), most, sparsity, seq_len)
+        return cls(*_shared_out(t), seed, block_size)
 
     @property
     def label(self) -> str:
@@ -85,6 +107,26 @@ class GlobalWindowRandom(BlockSparse):
         layout = self.layout(problem.kv_len)
         complete = len(layout.starts) == blocks and int(layout.stops.min()) == blocks
         return 1 if complete else 2
+
+
+def _shared_out(t: int) -> tuple[int, int, int]:
+    """Global, window and random blocks in the proportion of 2 : 3 : 3, t being 6 for (2, 3, 3).
+
+    >>> [_shared_out(t) for t in (0, 4, 6, 12)]
+    [(0, 1, 0), (1, 1, 2), (2, 3, 3), (4, 5, 6)]
+    """
+    return t // 3, max(1, (t // 2 + 1) // 2 * 2 - 1), t // 2
+
+
+def _most_pairs(known: int, window: int, drawn: int, seq_len: int, block_size: int) -> int:
+    """Token pairs of so many global, window and random blocks, where the short last block is drawn by nobody."""
+    row = np.arange(-(-seq_len // block_size), dtype=np.int64)
+    low, high = row - window // 2, row + window // 2 + 1
+    before = min(known * block_size, seq_len)
+    within = np.minimum(high * block_size, seq_len) - np.maximum(low * block_size, before)
+    seen = np.where(row < known, seq_len, before + np.maximum(within, 0) + drawn * block_size)
+    queries = np.minimum((row + 1) * block_size, seq_len) - row * block_size
+    return int((queries * np.minimum(seen, seq_len)).sum())
 
 
 def with_window(starts: Numbers, stops: Numbers, low: Numbers, high: Numbers) -> tuple[Numbers, Numbers]:

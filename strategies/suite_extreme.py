@@ -7,10 +7,11 @@ from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
-from autotune.strategies.suite import Implementation, Suite
+from autotune.strategies.suite import Implementation, Series, Suite
 
 EXACT = "Exact_SDPA"
 FAST_BLOCK = {"cpu": 4096, "cuda": 65536}
+SPARSITIES = (0.9, 0.95)
 QUERY_BLOCK = 4096  # tokens of the output that are worked on at a time, where the workspace is bounded
 
 
@@ -18,8 +19,8 @@ def _dilated(pattern: Pattern) -> bool:
     return isinstance(pattern, Dilated)
 
 
-def _ring(chunks: int, query_block: int = 0) -> Callable[[Problem], Config]:
-    def config(problem: Problem) -> Config:
+def _ring(chunks: int, query_block: int = 0) -> Callable[[Problem, Pattern], Config]:
+    def config(problem: Problem, pattern: Pattern) -> Config:
         chunk_size = -(-problem.kv_len // chunks)
         return Config.of("ring", chunk_size=chunk_size, query_block=query_block, compile="off")
 
@@ -64,7 +65,9 @@ def _local_window_row(sparsity: float) -> Implementation:
             f"side, in one softmax; k is the largest with which at most {1 - sparsity:.0%} of all pairs are computed."
         ),
         serves=lambda pattern: pattern == window,
-        config=lambda problem: Config.of("block_sparse", query_tile=1024, query_block=QUERY_BLOCK, compile="off"),
+        config=lambda problem, pattern: Config.of(
+            "block_sparse", query_tile=1024, query_block=QUERY_BLOCK, compile="off"
+        ),
         refusal=refusal,
     )
 
@@ -72,12 +75,18 @@ def _local_window_row(sparsity: float) -> Implementation:
 EXTREME = Suite(
     name="extreme",
     title="Extreme sequence lengths",
+    series=(
+        Series(
+            lengths=tuple(4096 * 2**doubling for doubling in range(7)),
+            patterns=("dense", "dilated", *map(LocalWindow, SPARSITIES)),
+        ),
+    ),
     implementations=(
         Implementation(
             name=EXACT,
             definition="The baseline: exact attention by torch's scaled_dot_product_attention; every query, every key.",
             serves=lambda pattern: pattern == Dense(),
-            config=lambda problem: Config.of("sdpa", backend="auto", compile="off"),
+            config=lambda problem, pattern: Config.of("sdpa", backend="auto", compile="off"),
         ),
         Implementation(
             name="DilatedAttention",
@@ -86,7 +95,7 @@ EXTREME = Suite(
                 "branches share one softmax. Branch by branch over the whole sequence, not compiled."
             ),
             serves=_dilated,
-            config=lambda problem: Config.of("dilated", query_block=0, compile="off"),
+            config=lambda problem, pattern: Config.of("dilated", query_block=0, compile="off"),
         ),
         Implementation(
             name="ImprovedDilatedAttention",
@@ -95,12 +104,10 @@ EXTREME = Suite(
                 "finished before the next begin, so that partial results are merged before they leave the cache."
             ),
             serves=_dilated,
-            config=lambda problem: Config.of("dilated", query_block=FAST_BLOCK[problem.device], compile="off"),
+            config=lambda problem, pattern: Config.of("dilated", query_block=FAST_BLOCK[problem.device], compile="off"),
         ),
         *(_ring_row(chunks) for chunks in (1, 4, 8, 16)),
         *(_production_row(chunks) for chunks in (1, 8, 16)),
-        *(_local_window_row(sparsity) for sparsity in (0.9, 0.95)),
+        *(_local_window_row(sparsity) for sparsity in SPARSITIES),
     ),
 )
-
-SUITES = {EXTREME.name: EXTREME}

@@ -247,6 +247,20 @@ class RightOnlyOnce(Planted):
         return attend
 
 
+class NeedsLength(Planted):
+    """Takes inputs of one problem only."""
+
+    name = "needs_length"
+
+    def __init__(self, problem):
+        self.problem = problem
+
+    def attend(self, query, key, value, *, scale=None):
+        if query.shape[-2] != self.problem.query_len:
+            raise ValueError("the inputs are another problem's")
+        return super().attend(query, key, value, scale=scale)
+
+
 CORRECT = Correct()
 
 

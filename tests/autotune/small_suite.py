@@ -25,7 +25,12 @@ class Refuses(planted.Planted):
 def implementation(name, config, pattern=None):
     """One row of a suite, dense unless a pattern is given."""
     function = pattern or Dense()
-    return Implementation(name=name, definition=f"{name}.", serves=lambda served: served == function, config=config)
+    return Implementation(
+        name=name,
+        definition=f"{name}.",
+        serves=lambda served: served == function,
+        config=lambda problem, pattern: config(problem),
+    )
 
 
 ALPHA = implementation("Alpha", lambda problem: Config.of("correct", variant=0))

@@ -22,7 +22,7 @@ from small_suite import (
 )
 from stand_in import RATES, Recorder
 
-from autotune.bench import Limits, bench
+from autotune.bench import bench
 from autotune.cells import Workload
 from autotune.db.records import Status
 from autotune.db.store import Store
@@ -30,7 +30,9 @@ from autotune.environment import environment_of
 from autotune.strategies.config import Config
 from autotune.strategies.errors import PatternError, ProblemError
 from autotune.strategies.pattern import Dense
+from autotune.strategies.suite import TUNED, Reference
 from autotune.strategies.suite_extreme import EXTREME
+from autotune.suite_run import Limits
 
 from .records import failed, fill, ok
 
@@ -69,7 +71,7 @@ def db(empty_database):
 
 def run(db, chosen=SUITE, workload=WORKLOAD, observer=None, **limits):
     limits.setdefault("memory_bytes", PLENTY)
-    return bench(chosen, workload, device="cpu", limits=Limits(**limits), db=db, observer=observer or Recorder())
+    return bench(chosen, [workload], device="cpu", limits=Limits(**limits), db=db, observer=observer or Recorder())
 
 
 def records(db):
@@ -196,6 +198,10 @@ class TestRace:
         (result,) = run(db, workload=replace(DENSE, lengths=(64,)))
         times = [(record.config.integer("variant", 0), record.measurement.times_ms) for record in records(db)]
         assert times == [(0, (2.0,)), (64, (3.0,)), (0, (9.0, 9.0)), (64, (8.0, 8.0))]
+        first, second, *raced = [record.measurement.race for record in records(db)]
+        assert first is second is None
+        assert len(set(raced)) == 1
+        assert None not in raced
         assert result.best == Config.of("correct", variant=64)
         assert result.measurement.time_ms == 8.0
 
@@ -253,6 +259,119 @@ class TestRace:
         ] * 2
 
 
+class TestReference:
+    """Rows that are held against exact attention of another length."""
+
+    LIMIT_S = 5.0  # exact attention takes 4.096 s at 4,096 tokens here, and four times as much at 8,192
+
+    @pytest.fixture(autouse=True)
+    def growing(self, monkeypatch, worker):
+        """Both functions take 1 ms at 64 tokens, and every race two rounds of what was measured."""
+
+        def race(self, contest):
+            self.contests.append(contest)
+            return [growing(1.0)(candidate).times_ms * 2 for candidate in contest.candidates]
+
+        worker.answers |= {"correct": growing(1.0), "zeros": growing(1.0)}
+        monkeypatch.setattr(worker, "race", race)
+
+    @pytest.fixture
+    def chosen(self):
+        reference = Reference(implementation=ALPHA, call_s=self.LIMIT_S)
+        return replace(suite(ALPHA, GAMMA), reference=reference, race_s=20.0)
+
+    @staticmethod
+    def raced(worker):
+        return [[(each.problem.kv_len, each.config.strategy) for each in race.candidates] for race in worker.contests]
+
+    def test_is_the_longest_exact_attention_within_the_limit_and_in_every_race(self, db, worker, chosen):
+        run(db, chosen)
+        assert self.raced(worker) == [
+            [(4096, "correct"), (64, "correct"), (64, "zeros")],
+            [(4096, "correct"), (128, "correct"), (128, "zeros")],
+        ]
+        assert [each.problem.kv_len for each in worker.asked] == [4096, 64, 64, 128, 128]  # 8,192 is predicted
+
+    @pytest.mark.parametrize(("limit_s", "length"), [(3.0, 2048), (1.1e-3, 64), (70.0, 16384)])
+    def test_is_looked_for_upwards_and_downwards(self, db, worker, chosen, limit_s, length):
+        run(db, replace(chosen, reference=replace(chosen.reference, call_s=limit_s), race_s=1e6))
+        assert {(length, "correct")} <= {entry for race in self.raced(worker) for entry in race}
+        assert all(race[0] == (length, "correct") for race in self.raced(worker))
+
+    def test_is_within_the_time_limit_too(self, db, worker, chosen):
+        run(db, chosen, call_s=1.5)
+        assert {race[0] for race in self.raced(worker)} == {(2048, "correct")}
+
+    def test_times_of_one_race_are_stored_as_such(self, db, chosen):
+        run(db, chosen)
+        races = {}
+        for record in records(db):
+            if record.measurement.race:
+                races.setdefault(record.measurement.race, []).append(
+                    (record.problem.kv_len, record.measurement.times_ms)
+                )
+        first, second = races.values()
+        assert first == [(4096, (4096.0, 4096.0)), (64, (1.0, 1.0)), (64, (1.0, 1.0))]
+        assert second == [(4096, (4096.0, 4096.0)), (128, (4.0, 4.0)), (128, (4.0, 4.0))]
+
+    def test_nothing_is_raced_again_when_a_run_resumes(self, db, worker, chosen):
+        for _ in range(2):
+            run(db, chosen)
+        run(db, chosen.only(["Gamma"]))
+        assert (len(worker.contests), len(worker.asked)) == (2, 5)
+
+    def test_a_race_that_was_slower_is_no_reason_for_another_reference(self, db, worker, chosen, monkeypatch):
+        def slower(self, contest):
+            self.contests.append(contest)
+            return [(9e3, 9e3) for _ in contest.candidates]
+
+        monkeypatch.setattr(worker, "race", slower)
+        for _ in range(2):
+            run(db, chosen)
+        assert len(worker.contests) == 2
+        assert {race[0] for race in self.raced(worker)} == {(4096, "correct")}
+
+    def test_serves_rows_without_the_exact_one_and_alone_is_no_race(self, db, worker, chosen):
+        run(db, chosen.only(["Gamma"]), replace(WORKLOAD, lengths=(64,)))
+        assert self.raced(worker) == [[(4096, "correct"), (64, "zeros")]]
+        run(db, chosen.only(["Alpha"]), replace(WORKLOAD, lengths=(4096,)))
+        assert len(worker.contests) == 1
+
+    def test_who_would_take_too_long_is_left_out_and_never_the_reference(self, db, worker, chosen):
+        run(db, replace(chosen, race_s=8.2), replace(WORKLOAD, lengths=(256,)))  # 16 ms each, twice, beside 8.192 s
+        assert self.raced(worker) == []
+        run(db, replace(chosen, race_s=8.23), replace(WORKLOAD, lengths=(256,)))
+        assert self.raced(worker) == [[(4096, "correct"), (256, "correct")]]
+
+    def test_each_direction_has_its_own(self, db, worker, chosen):
+        both = [replace(WORKLOAD, lengths=(64,), direction=each) for each in ("training", "forward")]
+        bench(chosen, both, device="cpu", limits=Limits(memory_bytes=PLENTY), db=db)
+        found = [{each.problem.direction for each in race.candidates} for race in worker.contests]
+        assert found == [{"forward"}, {"training"}]
+
+    def test_without_exact_attention_the_rows_race_among_themselves(self, db, worker, chosen):
+        crashed = failed(Status.CRASHED)
+        worker.answers["correct"] = lambda each: crashed if each.pattern == Dense() else growing(1.0)(each)
+        other = implementation("Other", lambda problem: Config.of("correct", variant=1), WINDOW)
+        rows = (*chosen.implementations, other)
+        run(db, replace(chosen, implementations=rows), replace(WORKLOAD, lengths=(64,)))
+        assert self.raced(worker) == [[(64, "zeros"), (64, "correct")]]
+
+
+def test_what_a_search_decided_on_is_measured_where_the_suite_has_a_place_for_it(db, worker):
+    problem = WORKLOAD.cells(torch.device("cpu"))[0].problem
+    config = Config.of("correct", variant=7)
+    tuned = replace(implementation(TUNED, None), config=lambda problem, pattern: None)
+    workload = replace(DENSE, lengths=(64,))
+    assert run(db, suite(tuned), workload) == []
+    (number,) = fill(db, [(problem, Dense(), config, failed(Status.SKIPPED))])
+    with Store.open(db) as store:
+        store.decide(environment_of(torch.device("cpu")), problem, Dense(), config, number, None, 1)
+    (result,) = run(db, suite(ALPHA, tuned), workload)
+    assert list(result.tried) == [Config.of("correct", variant=0), config]
+    assert result.tried[config].status is Status.OK
+
+
 def test_over_the_memory_limit_is_skipped_with_the_predicted_figure(db, worker):
     run(db, suite(ALPHA), DENSE, memory_bytes=BYTES_PER_TOKEN * 64)
     assert statuses(db) == [(64, Status.OK), (128, Status.SKIPPED)]
@@ -296,7 +415,7 @@ def test_a_skip_is_stored_once_and_looked_at_anew_under_another_limit(db):
 def test_without_a_limit_memory_that_is_not_free_is_the_limit_and_never_below_nothing(db, monkeypatch):
     (cell, *_) = DENSE.cells(torch.device("cpu"))
     for free, limit in ((100_000, 80_000 - 3 * 8192), (1000, 0)):
-        monkeypatch.setattr("autotune.bench.free_memory_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("autotune.suite_run.free_memory_bytes", lambda device, free=free: free)
         assert Limits().memory_for(cell) == limit
     run(db, suite(ALPHA), DENSE, memory_bytes=None)
     assert reasons(db)[0] == "predicted peak memory 8.00 KiB is over the limit, 0 B"

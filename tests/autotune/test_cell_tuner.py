@@ -100,6 +100,15 @@ def test_the_final_race_decides_and_its_times_are_stored_beside_the_first_ones(d
     assert choice(db).margin == pytest.approx(1 / 3)
 
 
+def test_times_of_a_final_are_stored_as_those_of_one_race(db, measure):
+    measure.races |= {0: 3.0, 1: 4.0}
+    run(db)
+    races = [measurement.race for _, measurement in stored(db) if measurement.status is Status.OK]
+    assert len(races) == 4
+    assert races[:2] == [None, None]
+    assert races[2] == races[3] is not None
+
+
 def test_the_prediction_is_stored_beside_the_measurement(db):
     run(db)
     assert {measurement.predicted_memory_bytes for _, measurement in stored(db)} == {64 * 2 * 16 * 4}

@@ -1,11 +1,13 @@
 import pytest
 import torch
 
-from autotune.cells import DEFAULT_LENGTHS, Workload
+from autotune.cells import DEFAULT_LENGTHS, PATTERN_NAMES, Workload
 from autotune.strategies.errors import PatternError, ProblemError
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
+from autotune.strategies.pattern_strided import Strided
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 1)
@@ -59,16 +61,41 @@ def test_segments_and_rates_replace_the_schedule():
     assert found == [(64, Dilated((16, 64), (1, 4)))]
 
 
-def test_sparsities_multiply_local_windows_only():
+def test_sparsities_multiply_block_sparse_patterns_only():
     found = cells(lengths=(512,), patterns=("dense", "local_window"), sparsities=(0.5,))
     assert found == [(512, Dense()), (512, LocalWindow(0.5))]
+
+
+def test_a_sparsity_becomes_other_parameters_at_every_length():
+    found = cells(lengths=(8192, 32768), patterns=PATTERN_NAMES[3:], sparsities=(0.9, 0.95))
+    assert found == [
+        (length, pattern.of_sparsity(sparsity, length))
+        for length in (8192, 32768)
+        for pattern in (GlobalWindowRandom, Strided)
+        for sparsity in (0.9, 0.95)
+    ]
+    assert len({pattern for _, pattern in found}) == 8
+
+
+def test_two_sparsities_that_come_to_the_same_pattern_are_one_cell():
+    assert cells(lengths=(512,), patterns=("strided",), sparsities=(0.9, 0.95)) == [
+        (512, Strided(1, 20)),
+        (512, Strided(1, 40)),
+    ]
+    assert len(cells(lengths=(512,), patterns=("global_window_random",), sparsities=(0.9, 0.95))) == 1
 
 
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"patterns": ("sliding",)}, PatternError, r"pattern is 'sliding', but must be one of dense, dilated"),
+        (
+            {"patterns": ("sliding",)},
+            PatternError,
+            r"pattern is 'sliding', but must be one of dense, dilated, local_window, global",
+        ),
         ({"patterns": ("local_window",), "sparsities": (1.5,)}, PatternError, r"sparsity is 1.5, but must be"),
+        ({"patterns": ("strided",), "sparsities": (1.0,)}, PatternError, r"sparsity is 1.0, but must be"),
+        ({"patterns": ("global_window_random",), "sparsities": (-1.0,)}, PatternError, r"sparsity is -1.0, but must"),
         ({"patterns": ("dilated",), "segment_lengths": (64,)}, PatternError, r"1 entries and dilation_rates 0"),
         ({"patterns": (Dilated((64,), (99,)),)}, PatternError, r"must leave none; add a branch"),
         ({"lengths": (0,)}, ProblemError, r"query_len is 0, but must be a whole number of at least 1"),

@@ -210,6 +210,24 @@ def test_explain_takes_several_patterns_as_alternatives(database):
     assert "source    default" in alone.stdout
 
 
+@pytest.mark.parametrize(("name", "label"), [("strided", "local=2 stride=20"), ("global_window_random", "global=1")])
+def test_explain_says_what_a_sparsity_comes_to(database, name, label):
+    words = ("--length", "8k", "--pattern", name, "--sparsity", "0.9", "--db", database)
+    result = run("explain", *words)
+    assert result.exit_code == 0, result.output
+    assert f"computes  {name} {label}" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["local_window", "strided", "global_window_random"])
+@pytest.mark.parametrize("sparsity", ["1", "-0.5", "most"])
+def test_what_is_no_sparsity_is_refused(database, name, sparsity):
+    refused(
+        run("explain", "--length", "8k", "--pattern", name, "--sparsity", sparsity, "--db", database),
+        "sparsity is",
+        sparsity,
+    )
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

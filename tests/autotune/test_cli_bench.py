@@ -1,5 +1,6 @@
 """The commands ``bench`` and ``limits``; a stand-in measures, but where a test says that it is real."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -7,6 +8,8 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from itertools import product
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -15,6 +18,8 @@ from test_worker import gone, wait_until
 
 from autotune.db.records import Status
 from autotune.db.store import Store
+from autotune.strategies.pattern import Dense
+from autotune.strategies.suite_efficiency import EFFICIENCY, LONG, SHORT, WINDOWS
 from autotune.strategies.suite_extreme import EXTREME
 
 from .command_line import refused, run
@@ -97,6 +102,8 @@ def test_values_that_neither_command_can_use_are_refused_in_one_line(home, worke
         ("bench", ("--lengths", "4x"), ("4x", "4096 or 4k")),
         ("bench", ("--lengths", "0"), ("'0'", "at least 1")),
         ("bench", ("--lengths", "8k:4k"), ("8k:4k", "go up")),
+        ("bench", ("--suite", "efficiency", "--dilation-rates", "1"), ("dilation-rates is '1'", "leave it out")),
+        ("bench", ("--suite", "efficiency", "--implementation", "x"), ("implementation is 'x'", "dilated, ring")),
         ("limits", ("--shortest", "8k", "--longest", "4k"), ("shortest length is 8,192", "4,096")),
         ("limits", ("--shortest", "0"), ("'0'", "at least 1")),
         ("limits", ("--longest", "4k:8k"), ("'4k:8k'", "single")),
@@ -209,6 +216,101 @@ def test_named_implementations_are_measured_and_the_others_left_alone(home, work
     words = (*words, *(word for name in chosen for word in ("--implementation", name)), "--db", home / "t.db")
     assert run(command, *SMALL, *words).exit_code == 0
     assert names(home / "t.db") == dict.fromkeys(chosen, 2)
+
+
+class TestEfficiency:
+    """The suite whose rows are held against exact attention."""
+
+    ROWS: ClassVar = {"exact": 1, "dilated": 2, "ring": 2, "block_sparse": 2, "flex": 2}  # at each length
+    WORDS = ("bench", "--suite", "efficiency", *SMALL, "--lengths", "64", "--time-limit", "5s")
+
+    @pytest.fixture(autouse=True)
+    def race(self, worker, monkeypatch):
+        """A race of two rounds in which nothing changes."""
+        worker.answers |= {"sdpa": growing(1.0)}
+        monkeypatch.setattr(
+            worker, "race", lambda self, contest: [self.measure(each).times_ms * 2 for each in contest.candidates]
+        )
+
+    def names(self, db, **wanted):
+        found = [record for record in records(db) if record.problem.kv_len == 64 and record.measurement.race is None]
+        return Counter(
+            EFFICIENCY.name_of(record.problem, record.pattern, record.config)
+            for record in found
+            if all(getattr(record.problem, name) == value for name, value in wanted.items())
+        )
+
+    def test_is_measured_in_both_directions_and_prints_the_shares(self, home):
+        result = run(*self.WORDS, "--db", home / "t.db")
+        assert result.exit_code == 0, result.output
+        assert "reference: 4,096 tokens, forward" in result.stdout
+        for direction in ("forward", "training"):
+            assert self.names(home / "t.db", direction=direction) == self.ROWS
+        assert result.stdout.count("of dense: share of the rate of exact attention at 4,096 tokens") == 2
+        assert "dilated w=[1024, 2048, 4096] r=[1, 2, 4]/ring" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            (("--direction", "training"), {"direction": "training"}),
+            (("--dtype", "bfloat16", "--direction", "forward"), {"dtype": "bfloat16", "direction": "forward"}),
+        ],
+    )
+    def test_takes_direction_and_dtype(self, home, words, found):
+        assert run(*self.WORDS, *words, "--db", home / "t.db").exit_code == 0
+        assert self.names(home / "t.db", **found) == self.names(home / "t.db") == self.ROWS
+
+    def test_named_rows_are_held_against_the_reference_too(self, home):
+        result = run(*self.WORDS, "--implementation", "ring", "--direction", "forward", "--db", home / "t.db")
+        assert self.names(home / "t.db") == {"ring": 2}
+        assert "exact attention at 4,096 tokens" in result.stdout
+
+    def test_run_again_has_nothing_to_measure_and_says_the_same(self, home):
+        first, again = (run(*self.WORDS, "--db", home / "t.db").stdout for _ in range(2))
+        assert again.count("known already, nothing to measure") == 10
+        assert first.partition("cells ok")[2] == again.partition("cells ok")[2]
+
+    def test_its_lengths_and_those_of_the_shorter_segments(self, home):
+        result = run("bench", "--suite", "efficiency", *SMALL, "--memory-limit", "1", "--db", home / "t.db")
+        assert result.exit_code == 0, result.output
+        found = {(record.problem.kv_len, record.pattern) for record in records(home / "t.db")}
+        assert found == {
+            *product((8192, 32768, 131072), (Dense(), LONG, *WINDOWS)),
+            *product((65536,), (Dense(), SHORT)),
+            *product((4096 >> halving for halving in range(13)), (Dense(),)),
+        }
+
+    def test_ctrl_c_while_the_reference_is_looked_for_keeps_what_was_measured(self, home, worker):
+        worker.answers["sdpa"] = interrupt
+        result = run(*self.WORDS, "--db", home / "t.db")
+        assert result.exit_code == 130
+        assert "resume with" in result.stderr
+        worker.answers["sdpa"] = growing(1.0)
+        assert run(*self.WORDS, "--db", home / "t.db").exit_code == 0
+
+    def test_has_no_limits_to_be_found(self, home):
+        refused(run("limits", "--suite", "efficiency", "--db", home / "t.db"), "'efficiency' is not 'extreme'")
+
+
+def test_a_tiny_real_run_of_efficiency_is_raced_checked_and_reported(home):
+    rows = ("--implementation", "dilated", "--implementation", "block_sparse", "--direction", "training")
+    words = ("bench", "--suite", "efficiency", "--device", "cpu", "--heads", "1", "--head-dim", "8", "--lengths", "200")
+    result = run(*words, *rows, "--time-limit", "300ms", "--db", home / "t.db")
+    assert result.exit_code == 0, result.output
+    races = {}
+    for record in records(home / "t.db"):
+        assert record.measurement.status is Status.OK
+        assert record.measurement.rel_error < 5e-5
+        if record.measurement.race:
+            races.setdefault(record.measurement.race, []).append(record)
+    (race,) = races.values()
+    assert race[0].pattern == Dense()
+    assert {record.pattern for record in race} == {Dense(), LONG, SHORT, *WINDOWS}
+    assert len({len(record.measurement.times_ms) for record in race}) == 1
+    report = json.loads(run("report", "--suite", "efficiency", "--format", "json", "--db", home / "t.db").stdout)
+    shares = {row["implementation"]: row["dense_share"] for row in report if row["seq_len"] == 200}
+    assert len(shares) == 4
+    assert all(share > 0 for share in shares.values())
 
 
 def start(*words):

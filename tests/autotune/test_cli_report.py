@@ -6,6 +6,7 @@ import os
 import pytest
 
 from autotune import cli
+from autotune.cells import PATTERN_NAMES
 from autotune.cli_report import run_report
 from autotune.db.records import Status
 from autotune.reports.formats import FORMATS
@@ -13,7 +14,7 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
-from autotune.strategies.suite_extreme import SUITES
+from autotune.strategies.suites import SUITES
 
 from .command_line import refused, run
 from .records import failed, fill, ok
@@ -55,6 +56,7 @@ def published(tmp_path):
 def test_words_of_the_command_line_are_those_that_exist():
     assert set(cli.SUITE_NAMES) == set(SUITES)
     assert set(cli.FORMAT_NAMES) == set(FORMATS)
+    assert cli.PATTERN_NAMES == PATTERN_NAMES
 
 
 def test_a_suite_is_reported_under_its_published_names(database):

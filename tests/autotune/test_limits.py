@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from small_suite import ALPHA, BETA, BYTES_PER_TOKEN, DELTA, GAMMA, SUITE, WORKLOAD, growing, install, suite, took
 from stand_in import Recorder
 
-from autotune.bench import Limits, bench
+from autotune.bench import bench
 from autotune.db.records import Status
 from autotune.db.store import Store
 from autotune.limits import RESOLUTION, find_limits, furthest
 from autotune.strategies.errors import ConfigError
+from autotune.suite_run import Limits
 
 from .records import failed
 
@@ -147,7 +148,7 @@ def test_nothing_is_measured_twice_in_a_run_or_a_later_one(db, worker):
 
 
 def test_what_a_benchmark_measured_is_known(db, worker):
-    bench(suite(ALPHA), replace(WORKLOAD, patterns=("dense",)), device="cpu", db=db)
+    bench(suite(ALPHA), [replace(WORKLOAD, patterns=("dense",))], device="cpu", db=db)
     assert found(db, suite(ALPHA), longest=128).seq_len == 128
     assert len(worker.asked) == 2
 

@@ -45,6 +45,11 @@ def test_each_cell_and_candidate_is_one_line_whatever_the_width(progress, screen
     assert best.strip() == f"best: {AUTO.text}, 12.5 ms"
 
 
+def test_a_reference_is_announced_by_its_length(progress, screen):
+    progress.reference_started(CELL)
+    assert screen.getvalue() == "reference: 4,096 tokens, forward\n"
+
+
 def test_a_cell_that_is_known_says_so(progress, screen):
     progress.cell_started(CELL, 1, 1, 0)
     assert "known already, nothing to measure" in screen.getvalue()

@@ -12,7 +12,7 @@ import planted
 import psutil
 import pytest
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Race
 from autotune.db.records import Status
 from autotune.strategies.pattern import Dense
 from autotune.strategies.problem import Problem
@@ -20,6 +20,7 @@ from autotune.worker import Deadlines, Worker, WorkerError
 
 PROBLEM = Problem.self_attention(64, heads=2, head_dim=16)
 DEADLINES = Deadlines(compile_s=60.0, run_s=60.0)
+ROUNDS = {"rounds": 2, "budget_s": 10.0}
 SHORT = {
     planted.HangsInBuild: replace(DEADLINES, compile_s=0.5),
     planted.HangsInSecondCall: replace(DEADLINES, run_s=0.5),
@@ -140,6 +141,18 @@ def test_a_measurement_tells_what_each_phase_took(worker):
 def test_one_repeat_is_enough_for_a_candidate_that_has_lost(worker):
     measured = worker.measure(candidate(planted.CORRECT, drop_over_ms=1e-9))
     assert len(measured.times_ms) == 1
+
+
+def test_a_race_is_between_problems_too_and_each_has_its_own_inputs(worker):
+    lengths = (64, 32, 64)
+    problems = [replace(PROBLEM, query_len=length, kv_len=length) for length in lengths]
+    contest = Race(candidates=tuple(candidate(planted.NeedsLength(each), problem=each) for each in problems), **ROUNDS)
+    times = worker.race(contest)
+    assert [len(each) for each in times] == [2] * 3
+    assert all(time_ms > 0 for each in times for time_ms in each)
+    wrong = Race(candidates=(candidate(planted.NeedsLength(problems[1]), problem=problems[0]),), **ROUNDS)
+    assert worker.race(wrong) == []
+    assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ MEASUREMENTS = st.builds(
     compile_s=FLOATS,
     gate_s=FLOATS,
     timing_s=FLOATS,
+    race=st.none() | st.uuids().map(lambda uid: uid.hex),
 )
 ENVIRONMENTS = st.builds(
     Environment,

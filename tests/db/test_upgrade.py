@@ -38,15 +38,19 @@ def revision(path):
         return connection.execute(f"SELECT version_num FROM {schema.VERSION_TABLE}").fetchall()
 
 
-def test_an_upgrade_adds_a_table_and_changes_nothing_else(old):
+def test_an_upgrade_adds_a_table_and_a_column_and_changes_nothing_else(old):
     assert revision(old) == [("0001",)]
     before = dump(old)
     Store.open(old).close()
     after = dump(old)
     assert revision(old) == [(schema.REVISIONS[-1],)]
-    assert [line for line in after if line in before] == before
-    (added,) = (line for line in after if line not in before)
-    assert added.startswith("CREATE TABLE rates")
+    measured = [line for line in before if '"measurements"' in line or "TABLE measurements" in line]
+    assert [line for line in after if line in before] == [line for line in before if line not in measured]
+    (column,) = (line for line in after if line.startswith("CREATE TABLE measurements"))
+    (table,) = (line for line in after if line.startswith("CREATE TABLE rates"))
+    rows = [line.removesuffix(");") + ",NULL);" for line in measured if line.startswith("INSERT")]
+    assert len(rows) == 2
+    assert {line for line in after if line not in before} == {column, table, *rows}
 
 
 def test_what_an_old_database_holds_is_read_after_its_upgrade(old, environment):
@@ -60,6 +64,7 @@ def test_what_an_old_database_holds_is_read_after_its_upgrade(old, environment):
         assert (record.environment, record.config, record.created_at) == (environment, CONFIG, MOMENT)
         assert (record.measurement.status, record.measurement.peak_memory_bytes) == (Status.OK, 1 << 40)
         assert (record.run.command, record.run.started_at) == ("autotune tune", MOMENT)
+    assert [record.measurement.race for record in records] == [None, None]
     assert (choice.measurement_id, choice.margin, choice.candidates) == (records[1].id, 0.25, 2)
 
 

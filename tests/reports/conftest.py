@@ -70,6 +70,7 @@ class Book:
         environment: Environment = GPU,
         run: Run = RUN,
         causal: bool = False,
+        direction: str = "forward",
         times_ms: tuple[float, ...] = (),
         **facts: object,
     ) -> Record:
@@ -81,7 +82,9 @@ class Book:
             created_at=START + timedelta(seconds=len(self.records)),
             run=run,
             environment=environment,
-            problem=Problem.self_attention(length, dtype="float16", device=environment.device, causal=causal),
+            problem=Problem.self_attention(
+                length, dtype="float16", device=environment.device, causal=causal, direction=direction
+            ),
             pattern=pattern,
             config=config,
             measurement=Measurement(status=status, times_ms=times or times_ms, **facts),  # type: ignore[arg-type]
@@ -172,7 +175,7 @@ def suite_source(book: Book) -> Source:
             for place, each in enumerate(EXTREME.of(pattern)):
                 facts = _suite_facts(each.name, length, length / 4096 * (40.0 - 2 * place) * pattern.density(problem))
                 if (each.name, length) not in missing:
-                    book.add(pattern, each.config(problem), length=length, run=BENCH, **facts)
+                    book.add(pattern, each.config(problem, pattern), length=length, run=BENCH, **facts)
     book.choose(book.add(Dense(), Config.of("flex"), Status.OK, 0.5))
     book.measure(20.0)
     book.measure(19.0)

@@ -43,7 +43,7 @@ def served(length):
 
 
 def build(name, problem, pattern):
-    config = ROWS[name].config(problem)
+    config = ROWS[name].config(problem, pattern)
     return STRATEGIES[config.strategy].build(problem, pattern, config)
 
 
@@ -57,28 +57,28 @@ def test_the_default_patterns_serve_every_row_once_and_no_configuration_is_refus
     rows = served(length)
     assert sorted(each.name for each, _, _ in rows) == sorted(ROWS)
     for each, problem, pattern in rows:
-        assert refusal(problem, pattern, each.config(problem)) is None
+        assert refusal(problem, pattern, each.config(problem, pattern)) is None
 
 
 # With no more than 8 tokens there are no 16 chunks, and what two names stand for is one configuration.
 @pytest.mark.parametrize("length", [9, 15, 16, 17, 31, 240, 241, 1000, *LENGTHS, 100_000, 1 << 20])
 def test_a_name_stands_for_one_configuration_and_the_configuration_for_the_name(length):
     for each, problem, pattern in served(length):
-        assert EXTREME.name_of(problem, pattern, each.config(problem)) == each.name
+        assert EXTREME.name_of(problem, pattern, each.config(problem, pattern)) == each.name
 
 
 @pytest.mark.parametrize("length", [241, 1000, *LENGTHS, 100_000, 100_001])
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if "_r" in name])
 def test_a_ring_visits_as_many_chunks_as_its_name_says(name, length):
-    chunk_size = ROWS[name].config(Problem.self_attention(length)).integer("chunk_size", 0)
+    chunk_size = ROWS[name].config(Problem.self_attention(length), Dilated.longnet(length)).integer("chunk_size", 0)
     assert -(-length // chunk_size) == int(name.rpartition("_r")[2])
 
 
 def test_a_measurement_that_is_not_of_the_suite_has_no_name():
-    problem, dilated = Problem.self_attention(4096), Dilated.longnet(4096)
-    config = ROWS["DilatedAttention"].config(problem)
+    problem, dilated, wide = Problem.self_attention(4096), Dilated.longnet(4096), LocalWindow(0.8)
+    config = ROWS["DilatedAttention"].config(problem, dilated)
     assert EXTREME.name_of(problem, Dense(), config) is None
-    assert EXTREME.name_of(problem, LocalWindow(0.8), ROWS["BlockSparse_LocalWindow_0.9"].config(problem)) is None
+    assert EXTREME.name_of(problem, wide, ROWS["BlockSparse_LocalWindow_0.9"].config(problem, wide)) is None
     assert EXTREME.name_of(problem, dilated, replace(config, strategy="flex")) is None
 
 
@@ -154,8 +154,9 @@ rows = {each.name: each for each in EXTREME.implementations}
 for length in (65536, 131072):
     problem = Problem.self_attention(length, heads=4, head_dim=16)
     inputs = [torch.randn(1, 4, length, 16) for _ in range(3)]
-    config = rows[sys.argv[1]].config(problem)
-    attend = STRATEGIES[config.strategy].build(problem, Dilated.longnet(length), config)
+    pattern = Dilated.longnet(length)
+    config = rows[sys.argv[1]].config(problem, pattern)
+    attend = STRATEGIES[config.strategy].build(problem, pattern, config)
     attend(*inputs)
     _, peak = watch_memory(lambda: attend(*inputs), torch.device("cpu"))
     print((peak - problem.output_bytes - 4 * problem.heads * length) / (1 << 20))
