@@ -1,7 +1,7 @@
 """Live progress of a tuning run: what runs, the best so far, the time left."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -40,7 +40,7 @@ class Progress(Observer):
         self._left = 0
         self._cells_left = 0
         self._best: tuple[float, Config] | None = None
-        self._phases: Counter[str] = Counter()
+        self._phases: defaultdict[str, float] = defaultdict(float)  # seconds
         self._final_since: float | None = None
 
     def __enter__(self) -> Self:
