@@ -150,7 +150,7 @@ def _broadcast(tensors: Tensors, enable_gqa: bool) -> tuple[tuple[int, ...], int
     if key.shape[-2] != value.shape[-2] or query.shape[-1] != key.shape[-1]:
         raise ProblemError(problem)
     try:
-        lead = torch.broadcast_shapes(*(x.shape[:-3] for x in tensors))
+        lead: tuple[int, ...] = torch.broadcast_shapes(*(x.shape[:-3] for x in tensors))  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ProblemError(problem) from error
     heads, kv_heads, value_heads = (x.shape[-3] for x in tensors)

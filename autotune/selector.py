@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from autotune.calibration import Prediction
 from autotune.db.records import Choice, Environment, Record
-from autotune.decide import TIE
+from autotune.decide import APART_TIE
 from autotune.decision import Decision, NothingFitsError, Rejected, Source
 from autotune.prediction import Evidence, Option
 from autotune.strategies.catalog import default_config
@@ -45,7 +45,7 @@ class _Standing:
     def rank(self) -> tuple[bool, float]:
         """The winner of the search first, or of both searches; then by time, a tie going to a winner of one."""
         option = self.option
-        return (option.won < 1, option.time_ms * (1 if option.won else 1 + TIE))
+        return (option.won < 1, option.time_ms * (1 if option.won else 1 + APART_TIE))
 
     def rejected(self, reason: str) -> Rejected:
         """The option as an alternative that does not run."""

@@ -144,6 +144,7 @@ class SuiteRun:
         def fits(length: int) -> bool:
             cell = Cell(like.device, replace(like.problem, query_len=length, kv_len=length), Dense())
             config = reference.implementation.config(cell.problem, cell.pattern)
+            assert config is not None  # exact attention always stands for something
             if config not in self._history(cell).tried:
                 predicted_ms = self.forecast.predicted_ms(reference.implementation.name, cell)
                 if max(self._least_ms(cell, config), predicted_ms or 0.0) > limit_ms:

@@ -38,7 +38,7 @@ def transformed(
     return out
 
 
-@torch._dynamo.assume_constant_result
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _key(pattern: Pattern) -> str:
     return pattern.key
 
@@ -82,10 +82,9 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float
 
 @_forward.register_fake
 def _forward_shape(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
-    lead = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
-    grouped = _parsed(asked).enable_gqa
-    heads = query.shape[-3:-2] if grouped else torch.broadcast_shapes(query.shape[-3:-2], key.shape[-3:-2])
-    return query.new_empty((*lead, *heads, query.shape[-2], value.shape[-1]))
+    common = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])  # type: ignore[no-untyped-call]
+    heads = query.shape[-3] if _parsed(asked).enable_gqa or key.shape[-3] == 1 else key.shape[-3]
+    return query.new_empty((*common, heads, query.shape[-2], value.shape[-1]))
 
 
 @torch.library.custom_op("autotune::attention_backward", mutates_args=())

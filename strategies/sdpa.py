@@ -53,16 +53,16 @@ class Sdpa(Strategy):
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Torch's function, under the backend asked for."""
-        attention = _attention(config.string("backend", "auto"), problem.causal, problem.group_size > 1)
+        function = (config.string("backend", "auto"), problem.causal, problem.group_size > 1)
         if self.one_length_only(config):
-            return compiled(attention, config)
-        return _compiled_once(attention, config, (problem.device, problem.dtype, problem.direction))
+            return compiled(_attention(*function), config)
+        return _compiled_once(function, config, (problem.device, problem.dtype, problem.direction))
 
 
 @lru_cache
-def _compiled_once(attention: Attention, config: Config, kind: tuple[str, ...]) -> Attention:
+def _compiled_once(function: tuple[str, bool, bool], config: Config, kind: tuple[str, ...]) -> Attention:
     """One compiled callable for all lengths, but not for all kinds of call: the graphs of each stay few."""
-    return compiled(attention, config)
+    return compiled(_attention(*function), config)
 
 
 def _math_bytes(problem: Problem) -> int:
@@ -83,7 +83,6 @@ def _cuda_backends(problem: Problem) -> tuple[str, ...]:
     return tuple(BACKENDS) if half else ("efficient", "math")
 
 
-@lru_cache
 def _attention(backend: str, causal: bool, grouped: bool) -> Attention:
     if backend == "auto":
         return partial(_dense, causal, grouped)
