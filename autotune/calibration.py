@@ -72,7 +72,7 @@ class Prediction:
 
 
 class Calibrations:
-    """What has run in one environment, by strategy, dtype, direction and compilation."""
+    """What has run in one environment, by kernel, dtype and direction."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._runs: dict[Family, dict[int, list[_Run]]] = {}
@@ -129,4 +129,5 @@ def _estimate(problem: Problem, pattern: Pattern, config: Config) -> int:
 
 
 def _family(problem: Problem, config: Config) -> Family:
-    return config.strategy, config.string("compile", "off"), problem.device, problem.dtype, problem.direction
+    kernel = config.strategy, config.string("backend", ""), config.string("compile", "off")
+    return *kernel, problem.device, problem.dtype, problem.direction

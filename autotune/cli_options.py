@@ -46,7 +46,7 @@ def workload(
     return Workload(
         lengths=parse_lengths(lengths) if lengths else None,
         patterns=[_pattern(each) for each in patterns] or DEFAULT_PATTERNS,
-        sparsities=_numbers("sparsity", sparsity, float) if sparsity else DEFAULT_SPARSITIES,
+        sparsities=_numbers("sparsity", sparsity, float) if sparsity is not None else DEFAULT_SPARSITIES,
         segment_lengths=parse_lengths(segment_lengths) if segment_lengths else None,
         dilation_rates=_numbers("dilation-rates", dilation_rates, int) if dilation_rates else None,
         batch=batch,

@@ -18,6 +18,7 @@ from autotune.strategies.problem import Problem
 
 RECORD = Path(__file__).parents[1] / "data" / "search_record.json"  # by `make record`
 CPU = torch.device("cpu")
+HERE = environment_of(CPU)  # once: the threads of a test are not those of the import of its module
 LENGTH = 4096
 
 
@@ -46,7 +47,7 @@ def planted(medians_ms: dict[Config, float], *, noise=0.03, length=LENGTH, seed=
         )
         for number, (config, median_ms) in enumerate(medians_ms.items(), start=1)
     }
-    return Recording(environment_of(CPU), Cell(CPU, Problem.self_attention(length), Dense()), measured)
+    return Recording(HERE, Cell(CPU, Problem.self_attention(length), Dense()), measured)
 
 
 def bowl(chunks=8, blocks=6, best=(5, 2), scale=1.0) -> dict[Config, float]:

@@ -375,7 +375,7 @@ def test_what_a_search_decided_on_is_measured_where_the_suite_has_a_place_for_it
 def test_over_the_memory_limit_is_skipped_with_the_predicted_figure(db, worker):
     run(db, suite(ALPHA), DENSE, memory_bytes=BYTES_PER_TOKEN * 64)
     assert statuses(db) == [(64, Status.OK), (128, Status.SKIPPED)]
-    assert reasons(db) == ["predicted peak memory 16.00 KiB is over the limit, 8.00 KiB"]
+    assert reasons(db) == ["predicted peak memory 16.00 KiB (estimated) is over the limit, 8.00 KiB"]
     assert len(worker.asked) == 1
 
 
@@ -418,7 +418,7 @@ def test_without_a_limit_memory_that_is_not_free_is_the_limit_and_never_below_no
         monkeypatch.setattr("autotune.suite_run.free_memory_bytes", lambda device, free=free: free)
         assert Limits().memory_for(cell) == limit
     run(db, suite(ALPHA), DENSE, memory_bytes=None)
-    assert reasons(db)[0] == "predicted peak memory 8.00 KiB is over the limit, 0 B"
+    assert reasons(db)[0] == "predicted peak memory 8.00 KiB (estimated) is over the limit, 0 B"
 
 
 class TestForce:

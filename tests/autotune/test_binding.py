@@ -84,7 +84,7 @@ def test_when_memory_runs_out_the_next_most_frugal_runs_and_is_remembered(databa
     decision = autotune.explain(*tensors)
     assert decision.config == RING
     (rejected,) = [one for one in decision.rejected if one.config == MATH]
-    assert rejected.reason == "needs 30.00 MiB, no less than what ran out of memory here"
+    assert rejected.reason == "needs 30.00 MiB (measured), no less than what ran out of memory here"
 
 
 def test_memory_may_run_out_later(database, tensors, failing):
@@ -123,8 +123,8 @@ def test_where_no_measured_one_fits_the_default_that_is_estimated_to_fit_runs(da
     assert (decision.source, decision.config) == ("default", AUTO)
     assert "no measured configuration fits" in decision.reason
     assert [one.reason for one in decision.rejected] == [
-        "needs 30.00 MiB, limit 5.00 MiB",
-        "needs 20.00 MiB, limit 5.00 MiB",
+        "needs 30.00 MiB (measured), limit 5.00 MiB",
+        "needs 20.00 MiB (measured), limit 5.00 MiB",
     ]
 
 

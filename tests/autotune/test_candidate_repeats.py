@@ -58,14 +58,14 @@ def measure(bench, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("first_ms", "calls"), [(1001.0, 3), (3300.0, 3), (3400.0, 2), (5000.0, 2), (5100.0, 1), (600_000.0, 1)]
+    ("first_ms", "repeats"), [(1001.0, 3), (3300.0, 3), (3400.0, 2), (5000.0, 2), (5100.0, 1), (600_000.0, 1)]
 )
-def test_a_slow_candidate_is_called_as_often_as_patience_allows_and_the_judged_call_counts(measure, first_ms, calls):
+def test_a_slow_candidate_is_called_as_often_as_patience_allows(measure, first_ms, repeats):
     strategy = Counting()
     measured = measure(strategy, first_ms, 2000.0)
     assert measured.status is Status.OK
-    assert measured.times_ms == (first_ms, *[2000.0] * (calls - 1))
-    assert strategy.calls == calls
+    assert measured.times_ms == (first_ms, *[2000.0] * (repeats - 1))
+    assert strategy.calls == repeats + (repeats > 1)  # and once more while memory is watched, which slows it down
 
 
 @pytest.mark.parametrize(("call_ms", "repeats"), [(1.0, MAX_REPEATS), (100.0, 10), (1000.0, MIN_REPEATS)])
@@ -86,11 +86,12 @@ def test_a_compiled_candidate_is_never_timed_by_its_first_call(measure):
     assert measured.times_ms == (100.0,) * 10
 
 
-@pytest.mark.parametrize(("drop_over_ms", "calls"), [(1499.0, 1), (1501.0, 3)])
-def test_a_slow_candidate_that_has_lost_is_not_called_again(measure, drop_over_ms, calls):
+@pytest.mark.parametrize(("drop_over_ms", "repeats", "calls"), [(1499.0, 1, 1), (1501.0, 3, 4)])
+def test_a_slow_candidate_that_has_lost_is_not_called_again(measure, drop_over_ms, repeats, calls):
     strategy = Counting()
     measured = measure(strategy, 1500.0, drop_over_ms=drop_over_ms)
-    assert len(measured.times_ms) == strategy.calls == calls
+    assert len(measured.times_ms) == repeats
+    assert strategy.calls == calls
 
 
 @pytest.mark.parametrize("first_ms", [1.0, 1500.0, 4000.0])

@@ -59,7 +59,7 @@ def small_disk(tmp_path):
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
         )
 
-    if os.geteuid() or mount("size=400k").returncode:
+    if os.geteuid() or mount("size=8m").returncode:
         pytest.skip("mounting a small file system takes root")
     yield folder, lambda: mount("remount,size=64m")
     subprocess.run(["umount", "-l", folder], check=True)

@@ -36,7 +36,7 @@ def _no_variables(monkeypatch):
 @pytest.fixture
 def database(tmp_path):
     """A database with two rows of the suite, and one that is not part of it."""
-    exact, dilated, *_ = (each.config(PROBLEM) for each in SUITES["extreme"].implementations)
+    exact, dilated, *_ = (each.config(PROBLEM, Dense()) for each in SUITES["extreme"].implementations)
     entries = [
         (PROBLEM, Dilated.longnet(64), dilated, ok(2.0)),
         (PROBLEM, Dense(), exact, failed(Status.WRONG_RESULT)),

@@ -46,7 +46,7 @@ def test_what_fits_and_never_failed_runs():
 def test_a_prediction_over_the_limit_is_skipped_with_both_figures():
     skipped = verdict(limit=PREDICTED - 1)
     assert skipped.status is Status.SKIPPED
-    assert skipped.reason == "predicted peak memory 512.00 KiB is over the limit, 512.00 KiB"
+    assert skipped.reason == "predicted peak memory 512.00 KiB (estimated) is over the limit, 512.00 KiB"
     assert skipped.predicted_memory_bytes == PREDICTED
 
 

