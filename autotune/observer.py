@@ -50,5 +50,8 @@ class Observer:
     def final_started(self, finalists: int) -> None:
         """The fastest few are timed again, in turn."""
 
+    def final_failed(self, finalists: int) -> None:
+        """One of them crashed, hung or took too much while they were timed in turn."""
+
     def cell_finished(self, result: CellResult) -> None:
         """A cell is done."""

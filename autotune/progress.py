@@ -109,8 +109,13 @@ class Progress(Observer):
     def final_started(self, finalists: int) -> None:
         """Say that the race is on."""
         self._running, self._since = f"final of {finalists}", time.monotonic()
-        self._final_since = self._since
+        self._final_since = self._final_since or self._since
         self._console.print(Text(f"    final: the fastest {finalists}, timed in turn"), soft_wrap=True)
+
+    def final_failed(self, finalists: int) -> None:
+        """Say that the race gave nothing."""
+        text = f"    final: the race of {finalists} failed; who runs by itself is timed by itself"
+        self._console.print(Text(text, style="red"), soft_wrap=True)
 
     def cell_finished(self, result: CellResult) -> None:
         """Print the winner."""

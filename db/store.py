@@ -1,6 +1,6 @@
 """The store: every measurement, decision and rate, each committed before the next begins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -143,6 +143,32 @@ class Store:
         with self._session() as session:
             session.add(DecisionRow(measurement_id=measurement_id, margin=margin, candidates=candidates, **cell))
             session.commit()
+
+    def add_race(
+        self,
+        run_id: int,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        raced: Mapping[Config, Measurement],
+        winner: Config | None,
+        margin: float | None,
+        candidates: int,
+    ) -> dict[Config, int]:
+        """Store the measurements of a race and what it decided, all or nothing, and return the ids of the former."""
+        cells = {config: self._cell(environment, problem, pattern, config) for config in raced}
+        with self._session() as session:
+            rows = {
+                config: MeasurementRow(run_id=run_id, **cells[config], **measurement_values(measurement))
+                for config, measurement in raced.items()
+            }
+            session.add_all(rows.values())
+            session.flush()
+            if winner is not None:
+                of_winner = {"measurement_id": rows[winner].id, **cells[winner]}
+                session.add(DecisionRow(margin=margin, candidates=candidates, **of_winner))
+            session.commit()
+            return {config: row.id for config, row in rows.items()}
 
     def add_rate(
         self,
