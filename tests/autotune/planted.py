@@ -173,6 +173,26 @@ class ExhaustsMemory(Planted):
             kept.append(torch.ones(4 << 20))  # 16 MiB, every page touched
 
 
+class TakesMemory(Planted):
+    """Right, and takes 256 MiB on the way."""
+
+    name = "takes_memory"
+
+    def attend(self, query, key, value, *, scale=None):
+        torch.ones(64 << 20)
+        return super().attend(query, key, value, scale=scale)
+
+
+class SlowToBuild(Planted):
+    """Right, after a second."""
+
+    name = "slow_to_build"
+
+    def build(self, problem, pattern, config):
+        time.sleep(1.0)
+        return self.attend
+
+
 class ExhaustsPythonMemory(Planted):
     name = "exhausts_python_memory"
 

@@ -155,6 +155,21 @@ def test_a_race_is_between_problems_too_and_each_has_its_own_inputs(worker):
     assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process may take")
+def test_memory_is_limited_in_a_race_as_in_a_measurement(worker):
+    roomy, cramped = (candidate(planted.TakesMemory(), growth_limit_bytes=mib << 20) for mib in (1024, 128))
+    assert worker.measure(cramped).status is Status.OOM
+    assert len(worker.race(Race(candidates=(roomy, roomy), **ROUNDS))) == 2
+    assert worker.race(Race(candidates=(roomy, cramped), **ROUNDS)) == []
+    assert worker.measure(roomy).status is Status.OK  # the limit is lifted again
+
+
+def test_each_finalist_has_a_deadline_of_its_own_to_be_built():
+    slow = candidate(planted.SlowToBuild())
+    with Worker(replace(DEADLINES, compile_s=2.0)) as worker:
+        assert len(worker.race(Race(candidates=(slow,) * 3, **ROUNDS))) == 3
+
+
 @pytest.mark.slow
 def test_a_strategy_that_the_worker_cannot_import_costs_only_itself(worker, monkeypatch):
     module = ModuleType("no_such_module")
