@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 from autotune.candidate import Candidate, Phase, Race
 from autotune.db.records import Measurement, Status
+from autotune.process_limits import oom_kills
 from autotune.rates import Rates, RateTask
 from autotune.shootout import Times
 from autotune.strategies.errors import AutotuneError
@@ -130,6 +131,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is read below
             self._connection.send(task)
         phase: Phase = "prepare"
+        kills_before = oom_kills()
         while True:
             limit = self._deadlines.of(phase)
             if not self._connection.poll(None if limit == float("inf") else limit):
@@ -138,7 +140,7 @@ class Worker:
             try:
                 message = self._connection.recv()
             except (EOFError, ConnectionResetError):
-                return self._post_mortem(phase)
+                return self._post_mortem(phase, kills_before)
             if isinstance(message, Measurement | Rates | list):
                 if _may_be_poisoned(task, message):
                     self._kill()
@@ -170,14 +172,14 @@ class Worker:
             self._kill()
             raise WorkerError(f"the worker process did not start within {self._deadlines.start_s:g} s: {self._tail()}")
 
-    def _post_mortem(self, phase: Phase) -> Measurement:
+    def _post_mortem(self, phase: Phase, kills_before: int) -> Measurement:
         """The status of a worker that died by itself."""
         assert self._process is not None
         code = self._process.wait()
         self._kill()
         tail = self._tail()
-        if code == -signal.SIGKILL:
-            reason = f"killed by the kernel during {phase} (SIGKILL), most likely for want of memory"
+        if code == -signal.SIGKILL and oom_kills() > kills_before:
+            reason = f"killed by the kernel during {phase} (SIGKILL), for want of memory"
             return Measurement(status=Status.OOM, reason=reason, signal=-code)
         if code < 0:
             reason = f"killed by {signal.Signals(-code).name} during {phase}. {tail}".strip()

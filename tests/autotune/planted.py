@@ -109,8 +109,8 @@ class IllegalInstruction(Planted):
         os.kill(os.getpid(), signal.SIGILL)
 
 
-class KilledByKernel(Planted):
-    """What the kernel does to the process that takes the last of the memory."""
+class Killed(Planted):
+    """What anybody may do to any process, and the kernel to the one that takes the last of the memory."""
 
     name = "sigkill"
 

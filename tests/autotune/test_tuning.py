@@ -79,7 +79,7 @@ SLOW = {
     planted.FirstRowsOnly: Status.WRONG_RESULT,
     planted.IllegalInstruction: Status.CRASHED,
     planted.HangsInSecondCall: Status.TIMEOUT,
-    planted.KilledByKernel: Status.OOM,
+    planted.Killed: Status.CRASHED,
     planted.Exits: Status.CRASHED,
     planted.RaisesInSecondCall: Status.CRASHED,
     planted.ExhaustsPythonMemory: Status.OOM,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from types import ModuleType
 
 import planted
@@ -74,7 +75,7 @@ CASES = [
     (planted.Copies, Status.WRONG_RESULT, "relative error", None),
     (planted.Segfaults, Status.CRASHED, "SIGSEGV during compile", signal.SIGSEGV),
     (planted.IllegalInstruction, Status.CRASHED, "SIGILL during compile", signal.SIGILL),
-    (planted.KilledByKernel, Status.OOM, "SIGKILL", signal.SIGKILL),
+    (planted.Killed, Status.CRASHED, "killed by SIGKILL during compile", signal.SIGKILL),
     (planted.Exits, Status.CRASHED, "exited with code 3 during compile. about to leave", None),
     (planted.RaisesSystemExit, Status.CRASHED, "exited with code 0 during compile", None),
     (planted.HangsInBuild, Status.TIMEOUT, "compile took longer than 0.5 s", None),
@@ -87,7 +88,7 @@ CASES = [
 ]
 # A fresh worker for each takes seconds, and these differ from the others only in a number, or are tried below too.
 SLOW = {
-    planted.KilledByKernel,
+    planted.Killed,
     planted.RaisesSystemExit,
     planted.IllegalInstruction,
     planted.Exits,
@@ -114,6 +115,15 @@ def test_each_failure_has_its_own_status_and_the_next_candidate_is_measured(
     assert len(after.times_ms) >= 3
     assert after.rel_error < 5e-5
     assert len(workers()) == 1
+
+
+@pytest.mark.slow
+def test_a_kill_that_the_kernel_counts_is_for_want_of_memory(worker, monkeypatch):
+    counts = count()
+    monkeypatch.setattr("autotune.worker.oom_kills", lambda: next(counts))
+    killed = worker.measure(candidate(planted.Killed()))
+    assert (killed.status, killed.signal) == (Status.OOM, signal.SIGKILL)
+    assert killed.reason == "killed by the kernel during compile (SIGKILL), for want of memory"
 
 
 def test_wrong_gradients_are_a_wrong_result(worker):
