@@ -139,7 +139,7 @@ class Worker:
                 return Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
             try:
                 message = self._connection.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # plain OSError: it died in the middle of a message
                 return self._post_mortem(phase, kills_before)
             if isinstance(message, Measurement | Rates | list):
                 if _may_be_poisoned(task, message):
@@ -166,7 +166,7 @@ class Worker:
         self._connection = ours
         try:
             ready = self._connection.poll(self._deadlines.start_s) and self._connection.recv() == "ready"
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             ready = False
         if not ready:
             self._kill()

@@ -118,6 +118,16 @@ class Killed(Planted):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DiesInMessage(Planted):
+    """Killed while the worker tells the coordinator something, of which only the beginning arrives."""
+
+    name = "dies_in_message"
+
+    def attend(self, query, key, value, *, scale=None):
+        os.write(int(sys.argv[1]), (1000).to_bytes(4, "big") + b"the beginning")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Exits(Planted):
     name = "exits"
 

@@ -76,6 +76,7 @@ CASES = [
     (planted.Segfaults, Status.CRASHED, "SIGSEGV during compile", signal.SIGSEGV),
     (planted.IllegalInstruction, Status.CRASHED, "SIGILL during compile", signal.SIGILL),
     (planted.Killed, Status.CRASHED, "killed by SIGKILL during compile", signal.SIGKILL),
+    (planted.DiesInMessage, Status.CRASHED, "killed by SIGTERM during compile", signal.SIGTERM),
     (planted.Exits, Status.CRASHED, "exited with code 3 during compile. about to leave", None),
     (planted.RaisesSystemExit, Status.CRASHED, "exited with code 0 during compile", None),
     (planted.HangsInBuild, Status.TIMEOUT, "compile took longer than 0.5 s", None),
