@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +20,8 @@ from autotune.process_limits import oom_kills
 from autotune.rates import Rates, RateTask
 from autotune.shootout import Times
 from autotune.strategies.errors import AutotuneError
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
 
 STDERR_CHARACTERS = 600
 
@@ -58,12 +60,18 @@ class Deadlines:
 
     def of(self, phase: Phase) -> float:
         """The deadline of one phase."""
-        return {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}[phase]
+        by_phase = {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}
+        return by_phase.get(phase, self.prepare_s)
 
 
 def _search_path() -> str:
     """Where this process finds its modules: the worker is to run the same ones, whatever lies in its folder."""
     return os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
+
+
+def _cell(candidate: Candidate) -> tuple[str, Problem, Pattern]:
+    """What candidates have in common that share inputs and oracle."""
+    return candidate.device, candidate.problem, candidate.pattern
 
 
 def _may_be_poisoned(task: Task, outcome: Outcome) -> bool:
@@ -83,6 +91,7 @@ class Worker:
         self._deadlines = deadlines or Deadlines()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection
+        self._unprepared: dict[tuple[str, Problem, Pattern], Measurement] = {}  # cells without inputs and oracle
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
 
     def __enter__(self) -> Self:
@@ -100,6 +109,8 @@ class Worker:
         Raises:
             WorkerError: no worker could be started.
         """
+        if (known := self._unprepared.get(_cell(candidate))) is not None:
+            return known
         outcome = self._ask(candidate)
         assert isinstance(outcome, Measurement)
         return outcome
@@ -130,22 +141,32 @@ class Worker:
             self._start()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is read below
             self._connection.send(task)
-        phase: Phase = "prepare"
+        phase: Phase = "receive"
         kills_before = oom_kills()
         while True:
             limit = self._deadlines.of(phase)
             if not self._connection.poll(None if limit == float("inf") else limit):
                 self._kill()
-                return Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
+                late = Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
+                return self._charged(task, phase, late)
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):  # plain OSError: it died in the middle of a message
-                return self._post_mortem(phase, kills_before)
+                return self._charged(task, phase, self._post_mortem(phase, kills_before))
             if isinstance(message, Measurement | Rates | list):
                 if _may_be_poisoned(task, message):
                     self._kill()
                 return message
             phase = message
+
+    def _charged(self, task: Task, phase: Phase, death: Measurement) -> Measurement:
+        """The death as its candidate's measurement: none if inputs and oracle were being made, which a cell shares."""
+        if phase != "prepare" or not isinstance(task, Candidate):
+            return death
+        skipped = replace(death, status=Status.SKIPPED, reason=f"no inputs and oracle: {death.reason}")
+        if not skipped.was_killed:  # the cell's other candidates would meet the same end, each after as long
+            self._unprepared[_cell(task)] = skipped
+        return skipped
 
     def _start(self) -> None:
         ours, theirs = Pipe()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
+from autotune.strategies.pattern import Dense
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Strategy
 
@@ -269,6 +271,18 @@ class NeedsLength(Planted):
         if query.shape[-2] != self.problem.query_len:
             raise ValueError("the inputs are another problem's")
         return super().attend(query, key, value, scale=scale)
+
+
+@dataclass(frozen=True)
+class Unprepared(Dense):
+    """Its oracle never gets ready."""
+
+    kind = "unprepared"
+    signal: int = 0  # sent to the worker; it hangs if there is none
+
+    def mask_rows(self, problem, head, rows):
+        os.kill(os.getpid(), self.signal)
+        time.sleep(HANG_S)
 
 
 CORRECT = Correct()

@@ -15,12 +15,14 @@ import pytest
 
 from autotune.candidate import Candidate, Race
 from autotune.db.records import Status
+from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.problem import Problem
 from autotune.worker import Deadlines, Worker, WorkerError
 
 PROBLEM = Problem.self_attention(64, heads=2, head_dim=16)
 DEADLINES = Deadlines(compile_s=60.0, run_s=60.0)
+VARIANTS = [Config.of("many", variant=number) for number in (0, 1)]
 ROUNDS = {"rounds": 2, "budget_s": 10.0}
 SHORT = {
     planted.HangsInBuild: replace(DEADLINES, compile_s=0.5),
@@ -116,6 +118,31 @@ def test_each_failure_has_its_own_status_and_the_next_candidate_is_measured(
     assert len(after.times_ms) >= 3
     assert after.rel_error < 5e-5
     assert len(workers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "again"),
+    [
+        (0, "prepare took longer than 2 s", False),
+        pytest.param(signal.SIGSEGV, "killed by SIGSEGV during prepare", False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "killed by SIGKILL during prepare", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_cell_without_an_oracle_is_no_candidates_fault_and_costs_its_time_once(
+    worker, monkeypatch, number, reason, again
+):
+    worker.measure(candidate(planted.CORRECT))
+    monkeypatch.setattr(worker, "_deadlines", replace(DEADLINES, prepare_s=2.0))
+    one, other = (candidate(planted.Many(), config=config, pattern=planted.Unprepared(number)) for config in VARIANTS)
+    first = worker.measure(one)
+    assert first.status is Status.SKIPPED
+    assert f"no inputs and oracle: {reason}" in first.reason
+    asked = []
+    monkeypatch.setattr(worker, "_ask", lambda task: asked.append(task) or first)
+    assert worker.measure(other) == first
+    assert asked == ([other] if again else [])
+    monkeypatch.undo()
+    assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
 
 
 @pytest.mark.slow
