@@ -17,7 +17,24 @@ SQLITE_FAILURES = {
     "SQLITE_FULL": "cannot grow, because its disk is full; free some space and run the same command again",
     "SQLITE_IOERR": f"cannot be read or written ({{detail}}); check its disk, or {ELSEWHERE}",
 }
+DAMAGED_ROW = f"holds a row that cannot be read ({{detail}}), and was left as it is; restore a copy, or {ELSEWHERE}"
 OTHER_FAILURE = f"does not answer as it should ({{detail}}); check server, name and rights, or {ELSEWHERE}"
+
+
+@contextmanager
+def readable_rows(name: str) -> Iterator[None]:
+    """Turn what the content of a row can raise into a `StoreError`: no JSON, a word or moment that means nothing.
+
+    Raises:
+        StoreError: a row says something that nobody can have written.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        detail = (str(error).splitlines() or [""])[0]
+        raise StoreError(f"database {name} {DAMAGED_ROW.format(detail=f'{type(error).__name__}: {detail}')}") from error
 
 
 @contextmanager
