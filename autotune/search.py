@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import Trial, TrialState
 
 from autotune.db.errors import StoreError
-from autotune.db.failures import DAMAGED_ROW, one_line_errors
+from autotune.db.failures import damaged_row, one_line_errors
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.strategies.config import Config, Value
@@ -58,7 +58,7 @@ def storage_errors(store: Store) -> Iterator[None]:
         except StorageInternalError as error:
             raise error.__cause__ or error from None
         except JSONDecodeError as error:  # of a study: the store reads its own rows
-            raise StoreError(f"database {store.name} {DAMAGED_ROW.format(detail=error)}") from error
+            raise damaged_row(store.name, error) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ SQLITE_FAILURES = {
     "SQLITE_FULL": "cannot grow, because its disk is full; free some space and run the same command again",
     "SQLITE_IOERR": f"cannot be read or written ({{detail}}); check its disk, or {ELSEWHERE}",
 }
-DAMAGED_ROW = f"holds a row that cannot be read ({{detail}}), and was left as it is; restore a copy, or {ELSEWHERE}"
 OTHER_FAILURE = f"does not answer as it should ({{detail}}); check server, name and rights, or {ELSEWHERE}"
 
 
@@ -33,8 +32,16 @@ def readable_rows(name: str) -> Iterator[None]:
     except StoreError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        detail = (str(error).splitlines() or [""])[0]
-        raise StoreError(f"database {name} {DAMAGED_ROW.format(detail=f'{type(error).__name__}: {detail}')}") from error
+        raise damaged_row(name, error) from error
+
+
+def damaged_row(name: str, error: Exception) -> StoreError:
+    """What to say where reading a row of the database called ``name`` raises an error."""
+    detail = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return StoreError(
+        f"database {name} holds a row that cannot be read ({detail}), and was left as it is; "
+        f"restore a copy, or {ELSEWHERE}"
+    )
 
 
 @contextmanager
