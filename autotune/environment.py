@@ -14,6 +14,9 @@ from autotune.process_limits import process_headroom_bytes
 from autotune.strategies.errors import AutotuneError
 
 
+GIB = 1 << 30
+
+
 class DeviceError(AutotuneError, ValueError):
     """A device that does not exist here."""
 
@@ -62,7 +65,7 @@ def environment_of(device: torch.device) -> Environment:
     return Environment(
         device=device.type,
         device_name=name,
-        device_memory_bytes=memory,
+        device_memory_bytes=-(-memory // GIB) * GIB,  # kernels and drivers keep some MiB for themselves, each its own
         capability=capability,
         driver=_cuda_driver() if device.type == "cuda" else "",
         cpu_name=cpu,

@@ -33,7 +33,7 @@ class Environment:
 
     device: str  # device type: "cpu" or "cuda"
     device_name: str
-    device_memory_bytes: int
+    device_memory_bytes: int  # rounded up to GiB: equal machines differ by some MiB
     capability: str  # CUDA compute capability ("9.0") or the CPU's instruction set ("AVX2")
     driver: str
     cpu_name: str
