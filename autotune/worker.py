@@ -91,6 +91,7 @@ class Worker:
         self._deadlines = deadlines or Deadlines()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection
+        self._lifeline: int  # closed when this process ends, which ends the worker and whatever it has started
         self._unprepared: dict[tuple[str, Problem, Pattern], Measurement] = {}  # cells without inputs and oracle
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
 
@@ -170,13 +171,14 @@ class Worker:
 
     def _start(self) -> None:
         ours, theirs = Pipe()
+        held, self._lifeline = os.pipe()
         self._stderr.seek(0)
         self._stderr.truncate()
         # A group of its own: Ctrl-C is for the coordinator, and killing the group takes compilers along.
         # One compile thread: inductor's pool of processes would outlive a kill and blur the clock.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "autotune.worker_main", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-P", "-m", "autotune.worker_main", str(theirs.fileno()), str(held)],
+            pass_fds=[theirs.fileno(), held],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -184,6 +186,7 @@ class Worker:
             env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTHONPATH": _search_path()},
         )
         theirs.close()
+        os.close(held)
         self._connection = ours
         try:
             ready = self._connection.poll(self._deadlines.start_s) and self._connection.recv() == "ready"
@@ -214,6 +217,7 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._connection.close()
+        os.close(self._lifeline)
         self._process = None
 
     def _tail(self) -> str:

@@ -262,45 +262,52 @@ def test_a_worker_that_cannot_start_is_one_clear_error(monkeypatch):
 
 
 PARENT = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
-child.stdout.readline()
-print(child.pid, flush=True)
+import os, subprocess, sys
+held, lifeline = os.pipe()
+child = subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1], str(held)], pass_fds=[held], stdout=subprocess.PIPE, start_new_session=True
+)
+print(child.pid, int(child.stdout.readline()), flush=True)
 child.wait()
 """
 CHILD = """
-import os, time
-from autotune.worker_main import die_with_parent
-die_with_parent(os.getppid())
-print(flush=True)
-time.sleep(600)
+import os, subprocess, sys
+from autotune.worker_main import end_with
+end_with(int(sys.argv[1]), os.open(os.devnull, os.O_RDONLY))
+compiler = subprocess.Popen(["sleep", "600"])
+print(compiler.pid, flush=True)
+compiler.wait()
 """
 COORDINATOR = """
 import planted
+import psutil
 from test_worker import candidate, workers
 from autotune.worker import Worker
 
 with Worker() as worker:
     worker.measure(candidate(planted.CORRECT))
-    print(*workers(), flush=True)
+    print(*workers(), *(child.pid for child in psutil.Process(*workers()).children()), flush=True)
     worker.measure(candidate(planted.HangsInBuild()))
 """
 
 
 @pytest.mark.parametrize("program", [[PARENT, CHILD], pytest.param([COORDINATOR], marks=pytest.mark.slow)])
-def test_the_worker_dies_with_a_coordinator_that_is_killed(program):
+def test_the_worker_and_what_it_has_started_die_with_a_coordinator_that_is_killed(program):
     coordinator = subprocess.Popen([sys.executable, "-c", *program], stdout=subprocess.PIPE, text=True)
     try:
-        pid = int(coordinator.stdout.readline())
-        assert not gone(pid)
+        worker, other = map(int, coordinator.stdout.readline().split())
+        assert not gone(worker)
+        assert not gone(other)
     finally:
         coordinator.kill()
         coordinator.wait()
         coordinator.stdout.close()
-    assert wait_until(lambda: gone(pid))
+    assert wait_until(lambda: gone(worker) and gone(other))
 
 
 def test_a_worker_whose_coordinator_went_while_it_started_ends_at_once():
-    orphan = "from autotune.worker_main import die_with_parent; die_with_parent(1 << 22); print('still here')"
-    ended = subprocess.run([sys.executable, "-c", orphan], capture_output=True, check=False)
-    assert (ended.returncode, ended.stdout) == (1, b"")
+    held, lifeline = os.pipe()
+    os.close(lifeline)
+    orphan = subprocess.Popen([sys.executable, "-c", CHILD, str(held)], pass_fds=[held], start_new_session=True)
+    os.close(held)
+    assert orphan.wait(60) == -signal.SIGKILL
