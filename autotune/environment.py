@@ -13,7 +13,6 @@ from autotune.db.records import Environment
 from autotune.process_limits import process_headroom_bytes
 from autotune.strategies.errors import AutotuneError
 
-
 GIB = 1 << 30
 
 
@@ -76,6 +75,16 @@ def environment_of(device: torch.device) -> Environment:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
     )
+
+
+def device_identity(device: torch.device) -> str:
+    """What every process that uses this very device calls it, also from inside a container, and no other device is."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_properties(device).uuid)
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
 
 
 def free_memory_bytes(device: torch.device) -> int:

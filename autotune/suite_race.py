@@ -11,7 +11,7 @@ from autotune.device_rates import DevicePeak
 from autotune.history import History
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
-from autotune.worker import Worker
+from autotune.worker import Tester
 
 ROUNDS = 10
 SHORTEST_REFERENCE = 4096  # where the search for a reference begins
@@ -61,7 +61,7 @@ def have_met(entries: Sequence[Contestant]) -> bool:
 
 
 def hold(
-    entries: Sequence[Contestant], worker: Worker, peak: DevicePeak, timing_budget_s: float, budget_s: float
+    entries: Sequence[Contestant], worker: Tester, peak: DevicePeak, timing_budget_s: float, budget_s: float
 ) -> None:
     """Time them in turn, for what is compared is to meet the same disturbances, and store the times as of one race."""
     candidates = tuple(

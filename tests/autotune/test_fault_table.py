@@ -4,7 +4,7 @@
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -33,7 +33,7 @@ def show(fault: str, result: Result, line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory) -> Iterator[Callable[..., Result]]:
+def tuned(tmp_path_factory) -> Callable[..., Result]:
     """Tune a cell with a right strategy and others that go wrong, all in one run: real worker, real database."""
 
     @cache
@@ -46,7 +46,7 @@ def tuned(tmp_path_factory) -> Iterator[Callable[..., Result]]:
             monkeypatch.setattr("autotune.history.free_memory_bytes", lambda device: 600 << 20)
             return tune(tmp_path_factory.mktemp("tuned") / "t.db")
 
-    yield tuned
+    return tuned
 
 
 QUICK = (
