@@ -22,7 +22,7 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import race, slow_repeat_count, time_once, time_repeats, timed
 
-Phase = Literal["prepare", "compile", "run"]
+Phase = Literal["receive", "prepare", "compile", "run"]
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 

@@ -114,12 +114,14 @@ class History:
         return history
 
     def conclusive(self, *, force: bool = False) -> dict[Config, Measurement]:
-        """What need not be measured again; a skip is looked at anew, for the limits may have changed.
+        """What need not be measured again.
+
+        A skip is looked at anew, for the limits may have changed, and so is what somebody killed.
 
         With ``force`` every failure is, for a record does not say under which limits it failed.
         """
         anew = [status for status in Status if status is not Status.OK] if force else [Status.SKIPPED]
-        return {config: m for config, m in self.tried.items() if m.status not in anew}
+        return {config: m for config, m in self.tried.items() if m.status not in anew and not m.was_killed}
 
     def fastest(self, among: Collection[Config] | None = None) -> Config | None:
         """The configuration with the shortest median so far, among some or all; None if none is ok."""

@@ -41,6 +41,9 @@ class Observer:
     def cells_awaited(self, cells: int) -> None:
         """All cells that are left are being searched by other processes."""
 
+    def device_awaited(self, device: str) -> None:
+        """Another process measures on the device at the moment; the two take turns from now on."""
+
     def candidate_started(self, config: Config) -> None:
         """A configuration is measured next."""
 

@@ -76,6 +76,11 @@ class Progress(Observer):
         text = f"waiting for {cells} cells that other processes search; what they leave unfinished is done here"
         self._console.print(Text(text, style="dim"), soft_wrap=True)
 
+    def device_awaited(self, device: str) -> None:
+        """Say why things take longer."""
+        text = f"another process measures on {device}: waiting, the two take turns"
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
+
     def reference_started(self, cell: Cell) -> None:
         """Say what the next measurement is for."""
         self._cell = cell

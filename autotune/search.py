@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Literal, NamedTuple
 
 import optuna
@@ -16,7 +17,8 @@ from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import Trial, TrialState, create_trial
 
-from autotune.db.failures import one_line_errors
+from autotune.db.errors import StoreError
+from autotune.db.failures import damaged_row, one_line_errors
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.strategies.config import Config, Value
@@ -31,11 +33,18 @@ LIKE = 1.25  # expected times within this factor are alike
 
 
 def open_storage(store: Store) -> BaseStorage:
-    """Optuna's tables, in the same database as the measurements."""
+    """Optuna's tables, in the same database as the measurements.
+
+    Raises:
+        StoreError: they were made by an Optuna whose tables look different.
+    """
     sqlite = store.connection_url.startswith("sqlite")
     options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
     with store.claim("the tables of studies", wait=True):  # two processes that create them fail
-        return RDBStorage(store.connection_url, engine_kwargs=options)
+        try:
+            return RDBStorage(store.connection_url, engine_kwargs=options)
+        except RuntimeError as error:  # says which versions, and how to bring one of them up to date
+            raise StoreError(f"database {store.name} holds studies that cannot be used: {error}") from error
 
 
 @contextmanager
@@ -50,6 +59,8 @@ def storage_errors(store: Store) -> Iterator[None]:
             yield
         except StorageInternalError as error:
             raise error.__cause__ or error from None
+        except JSONDecodeError as error:  # of a study: the store reads its own rows
+            raise damaged_row(store.name, error) from error
 
 
 @dataclass(frozen=True, slots=True)

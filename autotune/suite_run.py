@@ -24,7 +24,7 @@ from autotune.strategies.suite import Implementation, Reference, Suite
 from autotune.suite_race import have_met, lineup, longest_power
 from autotune.timing import wall_s
 from autotune.units import format_ms
-from autotune.worker import Deadlines, Worker
+from autotune.worker import Deadlines, Tester
 
 TIMING_BUDGET_S = 2.0
 ROUNDS = 10  # of a race
@@ -68,7 +68,7 @@ class SuiteRun:
     suite: Suite
     environment: Environment
     store: Store
-    worker: Worker
+    worker: Tester
     peak: DevicePeak
     run_id: int
     limits: Limits

@@ -21,6 +21,7 @@ from autotune.staleness import stale_cells
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.strategy import Strategy
+from autotune.turns import InTurn
 from autotune.worker import Deadlines, Worker
 
 
@@ -73,14 +74,15 @@ def tune(
             return []
         run_id = store.begin_run(command)
         observer = observer or Observer()
+        in_turn = InTurn(worker, store, target, observer)
         peaks = {
-            dtype: DevicePeak(store, worker, run_id, environment, str(target), dtype)
+            dtype: DevicePeak(store, in_turn, run_id, environment, str(target), dtype)
             for dtype in dict.fromkeys(cell.problem.dtype for cell in cells)
         }
         session = Session(
             store=store,
             storage=open_storage(store),
-            worker=worker,
+            worker=in_turn,
             peak=peaks[cells[0].problem.dtype],
             environment=environment,
             run_id=run_id,

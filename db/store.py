@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from autotune.db.address import Address
 from autotune.db.claims import claim
 from autotune.db.engine import connect
-from autotune.db.failures import one_line_errors
+from autotune.db.failures import one_line_errors, readable_rows
 from autotune.db.merging import Merged, merge
 from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records, read_results
 from autotune.db.records import Choice, Environment, Measurement, Rate, Record, Results
@@ -81,11 +81,6 @@ class Store:
     def name(self) -> str:
         """The database as messages call it: its path, or its URL with the password hidden."""
         return self._address.name
-
-    @property
-    def url(self) -> str:
-        """The SQLAlchemy URL, with any password hidden."""
-        return self._address.url.render_as_string(hide_password=True)
 
     @property
     def connection_url(self) -> str:
@@ -204,7 +199,7 @@ class Store:
         wanted = Filter(
             environment_fingerprint=environment_fingerprint, device=device, problem=problem, pattern=pattern
         )
-        with self._session() as session:
+        with self._reading() as session:
             return read_records(session, wanted)
 
     def choices(
@@ -219,18 +214,18 @@ class Store:
         wanted = Filter(
             environment_fingerprint=environment_fingerprint, device=device, problem=problem, pattern=pattern
         )
-        with self._session() as session:
+        with self._reading() as session:
             return read_choices(session, wanted)
 
     def rates(self, *, environment_fingerprint: str | None = None, device: str | None = None) -> list[Rate]:
         """Stored rates, oldest first; each argument narrows them."""
         wanted = EnvironmentFilter(environment_fingerprint=environment_fingerprint, device=device)
-        with self._session() as session:
+        with self._reading() as session:
             return read_rates(session, wanted)
 
     def results(self, *, device: str | None = None, device_name: str | None = None) -> Results:
         """Everything that is stored, or what was taken on one type of device or one device by name."""
-        with self._session() as session:
+        with self._reading() as session:
             return read_results(session, Filter(device=device, device_name=device_name))
 
     def merge(self, results: Results) -> Merged:
@@ -239,10 +234,15 @@ class Store:
         Raises:
             StoreError: a measurement or rate is here under the same uid with another content.
         """
-        with self._session() as session:
+        with self._session() as session, readable_rows(self.name):
             merged = merge(session, results)
             session.commit()
             return merged
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with self._session() as session, readable_rows(self.name):
+            yield session
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
