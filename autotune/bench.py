@@ -14,6 +14,7 @@ from autotune.forecast import Forecast
 from autotune.observer import CellResult, Observer
 from autotune.strategies.suite import Suite
 from autotune.suite_run import Limits, SuiteRun
+from autotune.turns import InTurn
 from autotune.worker import Worker
 
 
@@ -59,16 +60,17 @@ def open_run(
     with Store.open(db or default_database()) as store, Worker(limits.deadlines) as worker:
         choices = store.choices(environment_fingerprint=environment.fingerprint)
         suite = suite.deciding({(choice.problem, choice.pattern): choice.config for choice in choices})
-        run_id = store.begin_run(command)
+        run_id, observer = store.begin_run(command), observer or Observer()
+        in_turn = InTurn(worker, store, like.device, observer)
         yield SuiteRun(
             suite=suite,
             environment=environment,
             store=store,
-            worker=worker,
-            peak=DevicePeak(store, worker, run_id, environment, str(like.device), like.problem.dtype),
+            worker=in_turn,
+            peak=DevicePeak(store, in_turn, run_id, environment, str(like.device), like.problem.dtype),
             run_id=run_id,
             limits=limits,
-            observer=observer or Observer(),
+            observer=observer,
             forecast=Forecast(suite),
             calibrations=Calibrations(store.records(environment_fingerprint=environment.fingerprint)),
         )

@@ -22,7 +22,7 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import race, slow_repeat_count, time_once, time_repeats, timed
 
-Phase = Literal["prepare", "compile", "run"]
+Phase = Literal["receive", "prepare", "compile", "run"]
 REASON_CHARACTERS = 2000  # compilers print megabytes
 
 
@@ -99,9 +99,11 @@ class Bench:
             for candidate in contest.candidates:
                 if candidate.problem not in inputs:
                     inputs[candidate.problem] = self._inputs_of(candidate)
-            enter("compile")
+            if contest.candidates[0].device == "cpu":
+                limit_growth(min(candidate.growth_limit_bytes for candidate in contest.candidates))
             calls = []
             for candidate in contest.candidates:
+                enter("compile")  # a deadline each
                 attend = candidate.strategy.build(candidate.problem, candidate.pattern, candidate.config)
                 calls.append(partial(_call, attend, inputs[candidate.problem]))
                 calls[-1]()
@@ -112,7 +114,9 @@ class Bench:
         except Exception:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return []
         finally:
+            lift_limit()
             torch.compiler.reset()
+            torch.cuda.empty_cache()
 
     def _prepare(self, candidate: Candidate) -> None:
         """Have inputs and oracle of the candidate's cell at hand."""

@@ -1,20 +1,20 @@
 """Tuning one cell: ask the search, skip or measure, store, decide."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from uuid import uuid4
+from functools import partial
 
 from optuna.storages import BaseStorage
 
-from autotune.candidate import Candidate, Race
+from autotune.candidate import Candidate
 from autotune.cells import Cell
 from autotune.db.records import Environment, Measurement, Record, Status
-from autotune.decide import best_config, fits
 from autotune.device_rates import DevicePeak
 from autotune.effort import Effort
+from autotune.final import Final
 from autotune.history import History, Ledger
+from autotune.memory_limit import memory_limit
 from autotune.observer import CellResult, Observer
 from autotune.pace import Pace, Place
 from autotune.prior import Prior
@@ -24,9 +24,6 @@ from autotune.strategies.config import Config
 from autotune.strategies.space import Space
 from autotune.strategies.strategy import Strategy
 from autotune.worker import Tester
-
-FINALIST_FACTOR = 2.0  # noise on a shared machine; what is slower than this does not win a race
-LEAST_ROUNDS = 3  # fewer tell hardly anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ class Session:
     run_id: int
     strategies: Mapping[str, Strategy]
     effort: Effort
-    memory_limit_bytes: int
+    memory_limit_bytes: int | None  # peak above the inputs; what the device has left beside them if None
     deadline: float  # of the monotonic clock
     observer: Observer
     force: bool = False  # run what would be left out, and again what failed
@@ -62,33 +59,51 @@ class Session:
             for name, strategy in self.strategies.items():
                 reason = strategy.unsupported(cell.problem, cell.pattern) or ""
                 history.add(Config.of(name), Measurement(status=Status.UNSUPPORTED, reason=reason))
+        limit = memory_limit(cell, self.memory_limit_bytes)
         defaults = [space.default for space in spaces.values()]
-        rules = SkipRules.of(cell, self.memory_limit_bytes, self.effort, defaults, records)
-        raced: list[Config] = []
+        rules = SkipRules.of(cell, limit, self.effort, defaults, records)
         now = time.monotonic()
-        deadline = now + (self.deadline - now) / (total - number + 1)
+        place = Place(number, total, now, deadline=now + (self.deadline - now) / (total - number + 1))
+        final = Final(
+            history=history,
+            strategies=self.strategies,
+            configs={config for space in spaces.values() for config in space},
+            defaults=defaults[:1],
+            measure=partial(self._measure, history, rules),
+            worker=self.worker,
+            peak=self.peak,
+            effort=self.effort,
+            memory_limit_bytes=limit,
+            deadline=place.deadline,
+            observer=self.observer,
+        )
         try:
-            self._search(history, self._begin(history, spaces, records), rules, Place(number, total, now, deadline))
-            raced = self._final(history, defaults[:1], deadline)
+            self._search(history, self._begin(history, spaces, records, limit), rules, place)
+            final.hold()
         finally:
-            best = self._decide(history, raced, defaults[:1])
+            best = final.decide()
         result = CellResult(cell, history.tried, best, history.added)
         self.observer.cell_finished(result)
         return result
 
-    def _begin(self, history: History, spaces: Mapping[str, Space], records: Sequence[Record]) -> Search:
+    def _begin(
+        self, history: History, spaces: Mapping[str, Space], records: Sequence[Record], limit_bytes: int
+    ) -> Search:
         """The search, told what is known of the cell and of those like it."""
         cell = history.cell
         everywhere = self.store.records(problem=cell.problem, pattern=cell.pattern)
         prior = Prior.of(cell, self.strategies, self.peak, self.environment, [*records, *everywhere])
+        configs = {config for space in spaces.values() for config in space}
+        known = history.conclusive(force=self.force)
+        again = [config for config in history.tried if self.force and config in configs and config not in known]
         name = f"{cell.problem.key} {cell.pattern.label} on {self.environment.device_name}"
         return Search(
             self.storage,
             f"{name} {self.environment.fingerprint}",
             spaces,
-            history.conclusive(force=self.force),
-            self.memory_limit_bytes,
-            first=prior.leaders({c for space in spaces.values() for c in space}, elsewhere_only=self.reverify),
+            known,
+            limit_bytes,
+            first=[*again, *prior.leaders(configs, elsewhere_only=self.reverify)],
             expected_ms=prior.expected_ms,
             sampler=self.sampler,
             seed=self.seed,
@@ -98,9 +113,8 @@ class Session:
         trials = min(self.effort.trials or search.size, search.size)
         pace = Pace(trials - search.answered, trials * (place.total - place.number), self.deadline, place.started)
         self.observer.cell_started(history.cell, place.number, place.total, max(0, pace.left))
-        for ask in search.asks():
-            if pace.left <= 0 or time.monotonic() >= place.search_deadline:
-                break
+        asks = search.asks()
+        while pace.left > 0 and time.monotonic() < place.search_deadline and (ask := next(asks, None)) is not None:
             self.observer.candidate_started(ask.config)
             self.observer.time_left(pace.left_s())
             strategy = self.strategies[ask.config.strategy]
@@ -119,27 +133,6 @@ class Session:
         measurement = self.peak.checked(history.flops(strategy, config), measurement)
         return replace(measurement, predicted_memory_bytes=predicted.peak_bytes)
 
-    def _final(self, history: History, defaults: Collection[Config], deadline: float) -> list[Config]:
-        """Race the fastest few in turn, for medians taken minutes apart on a shared machine do not compare.
-
-        The default is among them, as far as it may win, so that no pick is slower than it.
-        """
-        budget_s = min(self.effort.race_s, deadline - time.monotonic())
-        finalists = self._finalists(history, defaults, budget_s)
-        if len(finalists) < 2 or not history.added:
-            return []
-        candidates = tuple(self._candidate(history, config) for config in finalists)
-        rounds, extra_rounds = self.effort.rounds, self.effort.extra_rounds
-        self.observer.final_started(len(finalists))
-        contest = Race(candidates=candidates, rounds=rounds, extra_rounds=extra_rounds, budget_s=budget_s)
-        race, times = uuid4().hex, self.worker.race(contest)
-        for config, times_ms in zip(finalists, times, strict=False):
-            raced = replace(history.tried[config], times_ms=times_ms, race=race)
-            flops = history.flops(self.strategies[config.strategy], config)
-            history.add(config, self.peak.checked(flops, raced))
-            self.observer.candidate_finished(config, history.tried[config])
-        return finalists if times else []
-
     def _candidate(self, history: History, config: Config) -> Candidate:
         best_ms = history.best_ms()
         return history.candidate(
@@ -148,37 +141,3 @@ class Session:
             timing_budget_s=self.effort.timing_budget_s,
             drop_over_ms=None if best_ms is None else best_ms * self.effort.drop_factor,
         )
-
-    def _finalists(self, history: History, defaults: Collection[Config], budget_s: float) -> list[Config]:
-        """The default, and the fastest others that fit: near enough to win, and few enough for three rounds."""
-        times = {c: m.time_ms for c, m in history.tried.items() if m.time_ms and fits(m, self.memory_limit_bytes)}
-        fastest_ms = min(times.values(), default=0.0)
-        near = [config for config, time_ms in times.items() if time_ms <= fastest_ms * FINALIST_FACTOR]
-        ranked = sorted(near, key=lambda config: (config not in defaults, times[config]))[: self.effort.finalists]
-        rounds_ms = accumulate(times[config] for config in ranked)
-        return [c for c, round_ms in zip(ranked, rounds_ms, strict=True) if LEAST_ROUNDS * round_ms <= budget_s * 1e3]
-
-    def _decide(self, history: History, raced: Collection[Config], defaults: Collection[Config]) -> Config | None:
-        """Choose among the finalists, or all if there was no race; what is known already was decided before."""
-        if not history.added and (earlier := self._earlier(history)) is not None:
-            return earlier
-        contenders = {config: m for config, m in history.tried.items() if not raced or config in raced}
-        choice = best_config(contenders, self.memory_limit_bytes, defaults, raced=bool(raced))
-        if choice is not None and history.added:
-            self.store.decide(
-                history.environment,
-                history.cell.problem,
-                history.cell.pattern,
-                choice.config,
-                history.ids[choice.config],
-                choice.margin,
-                len(history.tried),
-            )
-        return None if choice is None else choice.config
-
-    def _earlier(self, history: History) -> Config | None:
-        """What an earlier run settled on, if it fits."""
-        cell, fingerprint = history.cell, self.environment.fingerprint
-        choices = self.store.choices(environment_fingerprint=fingerprint, problem=cell.problem, pattern=cell.pattern)
-        chosen = [c.config for c in choices if c.config in history.tried]
-        return next((c for c in chosen if fits(history.tried[c], self.memory_limit_bytes)), None)

@@ -13,6 +13,8 @@ from autotune.db.records import Environment
 from autotune.process_limits import process_headroom_bytes
 from autotune.strategies.errors import AutotuneError
 
+GIB = 1 << 30
+
 
 class DeviceError(AutotuneError, ValueError):
     """A device that does not exist here."""
@@ -62,7 +64,7 @@ def environment_of(device: torch.device) -> Environment:
     return Environment(
         device=device.type,
         device_name=name,
-        device_memory_bytes=memory,
+        device_memory_bytes=-(-memory // GIB) * GIB,  # kernels and drivers keep some MiB for themselves, each its own
         capability=capability,
         driver=_cuda_driver() if device.type == "cuda" else "",
         cpu_name=cpu,
@@ -73,6 +75,16 @@ def environment_of(device: torch.device) -> Environment:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
     )
+
+
+def device_identity(device: torch.device) -> str:
+    """What every process that uses this very device calls it, also from inside a container, and no other device is."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_properties(device).uuid)
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
 
 
 def free_memory_bytes(device: torch.device) -> int:

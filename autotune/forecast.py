@@ -26,9 +26,14 @@ class Known:
         """Of the keys."""
         return self.problem.kv_len
 
+    @property
+    def time_ms(self) -> float | None:
+        """Its median; None unless it is ok, for a wrong result may be as fast as it likes."""
+        return self.measurement.time_ms if self.measurement.status is Status.OK else None
+
     def predicted_ms(self, cell: Cell) -> float | None:
         """Time at another length, growing with the operations of the function; None if it was not timed."""
-        if (time_ms := self.measurement.time_ms) is None:
+        if (time_ms := self.time_ms) is None:
             return None
         return time_ms * cell.pattern.flops(cell.problem) / self.pattern.flops(self.problem)
 
@@ -61,7 +66,7 @@ class Forecast:
     def note(self, name: str, known: Known) -> None:
         """Take in a measurement that tells something of other lengths: a time, or that it took too much."""
         longest = self.of(name, known.problem, known.pattern)
-        telling = known.measurement.time_ms is not None or known.measurement.status in MONOTONE
+        telling = known.time_ms is not None or known.measurement.status in MONOTONE
         if telling and (longest is None or longest.length <= known.length):
             self.known[name, known.pattern.kind, known.problem.direction] = known
 

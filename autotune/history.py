@@ -1,13 +1,16 @@
 """What is known about one cell, from the database and from this run."""
 
+import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from autotune.candidate import Candidate
 from autotune.cells import Cell
 from autotune.db.records import Choice, Environment, Measurement, Record, Status
+from autotune.decide import Best
 from autotune.environment import free_memory_bytes
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
@@ -61,6 +64,20 @@ class Ledger(Protocol):
         """Store what a search settled on for a cell."""
         ...
 
+    def add_race(
+        self,
+        run_id: int,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        raced: Mapping[Config, Measurement],
+        winner: Config | None,
+        margin: float | None,
+        candidates: int,
+    ) -> dict[Config, int]:
+        """Store the measurements of a race and what it decided, all or nothing, and return the ids of the former."""
+        ...
+
 
 @dataclass(slots=True)
 class History:
@@ -74,7 +91,9 @@ class History:
     ids: dict[Config, int] = field(default_factory=dict)
     races: defaultdict[Config, set[str]] = field(default_factory=lambda: defaultdict(set))  # in which each was timed
     first_ms: dict[Config, float] = field(default_factory=dict)  # median of the first measurement that was ok
-    added: int = 0
+    decided: Config | None = None  # what the latest decision settled on, unless something ok is newer
+    raced: bool = False  # whether that rests on a race
+    added: int = 0  # measurements of this run, races and skips left out
 
     @classmethod
     def of(
@@ -82,18 +101,27 @@ class History:
     ) -> "History":
         """Begin with the records of this cell among those of the environment."""
         history = cls(store, run_id, cell, environment)
+        newest_ok = datetime.min.replace(tzinfo=UTC)
         for record in records:
             if (record.problem, record.pattern) == (cell.problem, cell.pattern):
                 history._note(record.config, record.measurement, record.id)
+                if record.measurement.status is Status.OK:
+                    newest_ok = max(newest_ok, record.created_at)
+        fingerprint = environment.fingerprint
+        for choice in store.choices(environment_fingerprint=fingerprint, problem=cell.problem, pattern=cell.pattern):
+            if newest_ok <= choice.created_at:
+                history._note_decision(choice.config, choice.measurement_id)
         return history
 
     def conclusive(self, *, force: bool = False) -> dict[Config, Measurement]:
-        """What need not be measured again; a skip is looked at anew, for the limits may have changed.
+        """What need not be measured again.
+
+        A skip is looked at anew, for the limits may have changed, and so is what somebody killed.
 
         With ``force`` every failure is, for a record does not say under which limits it failed.
         """
         anew = [status for status in Status if status is not Status.OK] if force else [Status.SKIPPED]
-        return {config: m for config, m in self.tried.items() if m.status not in anew}
+        return {config: m for config, m in self.tried.items() if m.status not in anew and not m.was_killed}
 
     def fastest(self, among: Collection[Config] | None = None) -> Config | None:
         """The configuration with the shortest median so far, among some or all; None if none is ok."""
@@ -107,7 +135,7 @@ class History:
         return None if best is None else self.tried[best].time_ms
 
     def candidate(
-        self, strategy: Strategy, config: Config, *, timing_budget_s: float, drop_over_ms: float | None = None
+        self, strategy: Strategy, config: Config, *, timing_budget_s: float = 1.0, drop_over_ms: float | None = None
     ) -> Candidate:
         """A configuration as a worker is asked to try it."""
         return Candidate(
@@ -127,13 +155,47 @@ class History:
         return strategy.flops(self.cell.problem, self.cell.pattern, config)
 
     def add(self, config: Config, measurement: Measurement) -> None:
-        """Store a measurement, unless it is the skip that is already stored."""
-        if self.tried.get(config) == measurement:
+        """Store a measurement, unless it is what is stored already: of a skip, by the same rule."""
+        known = self.tried.get(config)
+        if known is not None and (known == measurement or _skipped_alike(known, measurement)):
+            self.tried[config] = measurement
             return
         cell = self.cell
         number = self.store.add(self.run_id, self.environment, cell.problem, cell.pattern, config, measurement)
         self._note(config, measurement, number)
-        self.added += 1
+        self.added += measurement.status is not Status.SKIPPED
+        if measurement.status is Status.OK:
+            self.decided, self.raced = None, False
+
+    def add_race(self, raced: Mapping[Config, Measurement], choice: Best | None) -> None:
+        """Store the measurements of a race together with the decision that it leads to, if any."""
+        ids = self.store.add_race(
+            self.run_id,
+            self.environment,
+            self.cell.problem,
+            self.cell.pattern,
+            raced,
+            None if choice is None else choice.config,
+            None if choice is None else choice.margin,
+            len(self.tried),
+        )
+        for config, measurement in raced.items():
+            self._note(config, measurement, ids[config])
+        if choice is not None:
+            self._note_decision(choice.config, ids[choice.config])
+
+    def decide(self, choice: Best) -> None:
+        """Store a decision that rests on what is stored."""
+        cell, number = self.cell, self.ids[choice.config]
+        candidates = len(self.tried)
+        self.store.decide(
+            self.environment, cell.problem, cell.pattern, choice.config, number, choice.margin, candidates
+        )
+        self._note_decision(choice.config, number)
+
+    def _note_decision(self, config: Config, measurement_id: int) -> None:
+        self.decided = config
+        self.raced = self.ids.get(config) == measurement_id and self.tried[config].race is not None
 
     def _note(self, config: Config, measurement: Measurement, number: int) -> None:
         self.tried[config], self.ids[config] = measurement, number
@@ -141,3 +203,9 @@ class History:
             self.races[config].add(measurement.race)
         if measurement.status is Status.OK and measurement.time_ms:
             self.first_ms.setdefault(config, measurement.time_ms)
+
+
+def _skipped_alike(one: Measurement, other: Measurement) -> bool:
+    """Whether both are skips, for reasons that begin alike: figures change with the memory that is free."""
+    rules = {re.split(r"\d", each.reason)[0] for each in (one, other)}
+    return one.status is other.status is Status.SKIPPED and len(rules) == 1

@@ -41,6 +41,9 @@ class Observer:
     def cells_awaited(self, cells: int) -> None:
         """All cells that are left are being searched by other processes."""
 
+    def device_awaited(self, device: str) -> None:
+        """Another process measures on the device at the moment; the two take turns from now on."""
+
     def candidate_started(self, config: Config) -> None:
         """A configuration is measured next."""
 
@@ -49,6 +52,9 @@ class Observer:
 
     def final_started(self, finalists: int) -> None:
         """The fastest few are timed again, in turn."""
+
+    def final_failed(self, finalists: int) -> None:
+        """One of them crashed, hung or took too much while they were timed in turn."""
 
     def cell_finished(self, result: CellResult) -> None:
         """A cell is done."""

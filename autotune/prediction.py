@@ -73,8 +73,10 @@ class Evidence:
         return [self._between(low.get(config), high.get(config), problem, pattern) for config in configs]
 
     def neighbour(self, problem: Problem, pattern: Pattern) -> list[Option]:
-        """What the nearest cell with an able configuration predicts."""
-        near = [(distance, cell) for cell in self._cells if (distance := _distance(problem, pattern, cell)) is not None]
+        """What the nearest other cell with an able configuration predicts."""
+        own = Cell(problem, pattern)
+        others = [cell for cell in self._cells if cell != own]
+        near = [(distance, cell) for cell in others if (distance := _distance(problem, pattern, cell)) is not None]
         for _, cell in sorted(near, key=lambda pair: pair[0]):
             if able := _able(self._cells[cell], problem, pattern):
                 return [self._scaled(record, problem, pattern) for record in able.values()]

@@ -85,5 +85,5 @@ def _most_alike(records: Sequence[Record], environment: Environment) -> dict[Con
 
 
 def _time_ms(known: Known) -> float:
-    assert known.measurement.time_ms is not None
-    return known.measurement.time_ms
+    assert known.time_ms is not None
+    return known.time_ms

@@ -1,4 +1,4 @@
-"""How far this process may still grow: limits of its own, and those of the container around it."""
+"""How far this process may still grow, by limits of its own and of the container around it; and who grew too far."""
 
 import re
 import resource
@@ -7,6 +7,7 @@ from pathlib import Path
 
 UNLIMITED = 1 << 62
 CGROUP = Path("/sys/fs/cgroup")
+MACHINE = Path("/proc/vmstat")
 
 
 def process_headroom_bytes() -> int:
@@ -35,6 +36,18 @@ def container_headroom_bytes(folder: Path) -> int:
         return int(limit) - used + (int(cached[1]) if cached else 0)
     except OSError:  # no such group, or none that may be looked into
         return UNLIMITED
+
+
+def oom_kills(folder: Path = CGROUP, machine: Path = MACHINE) -> int:
+    """How many processes the kernel has killed for want of memory: in the container, or else on the whole machine."""
+    for counters in (folder / "memory.events", machine):
+        try:
+            found = re.search(r"^oom_kill (\d+)$", counters.read_text(), re.MULTILINE)
+        except OSError:  # no such group, or none that may be looked into
+            continue
+        if found:
+            return int(found[1])
+    return 0
 
 
 def _below(limit: int, status: str, field: str) -> int:

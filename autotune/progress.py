@@ -76,6 +76,11 @@ class Progress(Observer):
         text = f"waiting for {cells} cells that other processes search; what they leave unfinished is done here"
         self._console.print(Text(text, style="dim"), soft_wrap=True)
 
+    def device_awaited(self, device: str) -> None:
+        """Say why things take longer."""
+        text = f"another process measures on {device}: waiting, the two take turns"
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
+
     def reference_started(self, cell: Cell) -> None:
         """Say what the next measurement is for."""
         self._cell = cell
@@ -109,8 +114,13 @@ class Progress(Observer):
     def final_started(self, finalists: int) -> None:
         """Say that the race is on."""
         self._running, self._since = f"final of {finalists}", time.monotonic()
-        self._final_since = self._since
+        self._final_since = self._final_since or self._since
         self._console.print(Text(f"    final: the fastest {finalists}, timed in turn"), soft_wrap=True)
+
+    def final_failed(self, finalists: int) -> None:
+        """Say that the race gave nothing."""
+        text = f"    final: the race of {finalists} failed; who runs by itself is timed by itself"
+        self._console.print(Text(text, style="red"), soft_wrap=True)
 
     def cell_finished(self, result: CellResult) -> None:
         """Print the winner."""

@@ -1,8 +1,8 @@
 """Replay: the search as it is, on recorded measurements instead of a device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from optuna.storages import InMemoryStorage
 
@@ -18,7 +18,7 @@ from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 
 NO_LIMIT_BYTES = 1 << 62
-START = datetime(1970, 1, 1, tzinfo=UTC)  # nothing here depends on the time
+START = datetime(1970, 1, 1, tzinfo=UTC)  # what is kept is one second newer than what was kept before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Notebook:
     def choices(
         self, *, environment_fingerprint: str | None = None, problem: Problem, pattern: Pattern
     ) -> list[Choice]:
-        """What was decided for a cell."""
-        return [choice for choice in self.chosen if (choice.problem, choice.pattern) == (problem, pattern)]
+        """The latest decision for a cell."""
+        return [choice for choice in self.chosen if (choice.problem, choice.pattern) == (problem, pattern)][-1:]
 
     def add(
         self,
@@ -82,7 +82,7 @@ class Notebook:
         """Keep a measurement, and return its id."""
         record = Record(
             id=len(self.kept) + 1,
-            created_at=START,
+            created_at=self._now,
             run=Run(command="autotune replay", started_at=START),
             environment=environment,
             problem=problem,
@@ -105,7 +105,7 @@ class Notebook:
     ) -> None:
         """Keep a decision."""
         choice = Choice(
-            created_at=START,
+            created_at=self._now,
             environment=environment,
             problem=problem,
             pattern=pattern,
@@ -115,6 +115,27 @@ class Notebook:
             candidates=candidates,
         )
         self.chosen.append(choice)
+
+    def add_race(
+        self,
+        run_id: int,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        raced: Mapping[Config, Measurement],
+        winner: Config | None,
+        margin: float | None,
+        candidates: int,
+    ) -> dict[Config, int]:
+        """Keep the measurements of a race and what it decided."""
+        ids = {config: self.add(run_id, environment, problem, pattern, config, m) for config, m in raced.items()}
+        if winner is not None:
+            self.decide(environment, problem, pattern, winner, ids[winner], margin, candidates)
+        return ids
+
+    @property
+    def _now(self) -> datetime:
+        return START + timedelta(seconds=len(self.kept) + len(self.chosen))
 
     def rates(self, *, environment_fingerprint: str | None = None) -> list[Rate]:
         """Those that were recorded."""

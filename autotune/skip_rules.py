@@ -81,7 +81,7 @@ class SkipRules:
     def _too_slow(self, config: Config) -> str | None:
         if (known := self.known.get(config)) is None:
             return None
-        status, time_ms, length = known.measurement.status, known.measurement.time_ms, known.length
+        status, time_ms, length = known.measurement.status, known.time_ms, known.length
         if status in MONOTONE and length < self.cell.problem.kv_len:
             return f"{status} already at length {length:,}; --force tries again"
         predicted_ms = known.predicted_ms(self.cell)
@@ -96,5 +96,5 @@ class SkipRules:
         return None
 
     def _best_ms(self, length: int) -> float:
-        times = (known.measurement.time_ms for known in self.known.values() if known.length == length)
+        times = (known.time_ms for known in self.known.values() if known.length == length)
         return min(time_ms for time_ms in times if time_ms is not None)

@@ -7,12 +7,13 @@ from types import MappingProxyType
 
 from autotune.calibration import Calibrations
 from autotune.cells import Cell
+from autotune.contest import Contestant, hold
 from autotune.db.records import Environment, Measurement, Record, Status
 from autotune.db.store import Store
 from autotune.device_rates import DevicePeak
-from autotune.environment import free_memory_bytes
 from autotune.forecast import Forecast, Known
 from autotune.history import History
+from autotune.memory_limit import memory_limit
 from autotune.observer import CellResult, Observer
 from autotune.skip_rules import SkipRules
 from autotune.strategies.catalog import STRATEGIES, refusal
@@ -20,14 +21,14 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.problem import Problem
 from autotune.strategies.suite import Implementation, Reference, Suite
-from autotune.suite_race import Contestant, have_met, hold, lineup, longest_power
+from autotune.suite_race import have_met, lineup, longest_power
 from autotune.timing import wall_s
 from autotune.units import format_ms
-from autotune.worker import Deadlines, Worker
+from autotune.worker import Deadlines, Tester
 
 TIMING_BUDGET_S = 2.0
+ROUNDS = 10  # of a race
 CALL_LIMIT_S = 600.0
-MEMORY_SHARE = 0.8  # of the free memory, where no limit is given
 PREPARE_S = 3600.0  # inputs and oracle of a million tokens take minutes
 COMPILE_S = 600.0  # and as much again as some calls take
 CALLS_WITHIN_LIMIT = 3  # a call may take so many times the limit before it is killed: predictions are no promises
@@ -57,10 +58,7 @@ class Limits:
 
     def memory_for(self, cell: Cell) -> int:
         """Peak memory above the inputs that a cell may take."""
-        if self.memory_bytes is not None:
-            return self.memory_bytes
-        inputs = cell.problem.output_bytes + cell.problem.kv_bytes
-        return max(0, int(MEMORY_SHARE * free_memory_bytes(cell.device)) - inputs)
+        return memory_limit(cell, self.memory_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,7 @@ class SuiteRun:
     suite: Suite
     environment: Environment
     store: Store
-    worker: Worker
+    worker: Tester
     peak: DevicePeak
     run_id: int
     limits: Limits
@@ -127,7 +125,11 @@ class SuiteRun:
         entries = lineup(rows, self._reference(histories[0].cell), self.suite.race_s)
         if len(entries) > 1 and not have_met(entries):
             self.observer.final_started(len(entries))
-            hold(entries, self.worker, self.peak, TIMING_BUDGET_S, self.suite.race_s)
+            raced = hold(entries, STRATEGIES, self.worker, self.peak, rounds=ROUNDS, budget_s=self.suite.race_s)
+            if not raced:
+                self.observer.final_failed(len(entries))
+            for entry, measurement in zip(entries, raced, strict=False):
+                entry.history.add(entry.config, measurement)
 
     def _reference(self, cell: Cell) -> Contestant | None:
         """What the rows of a setting are held against; None where the suite has nothing of the kind, or nothing ran."""

@@ -11,8 +11,8 @@ from autotune.cells import Workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
 from autotune.device_rates import DevicePeak
-from autotune.effort import EFFORTS, Level
-from autotune.environment import environment_of, free_memory_bytes, resolve_device
+from autotune.effort import EFFORTS, Effort, Level
+from autotune.environment import environment_of, resolve_device
 from autotune.observer import CellResult, Observer
 from autotune.prior import LEADERS
 from autotune.search import open_storage, storage_errors
@@ -21,9 +21,8 @@ from autotune.staleness import stale_cells
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.strategy import Strategy
+from autotune.turns import InTurn
 from autotune.worker import Deadlines, Worker
-
-MEMORY_SHARE = 0.8  # of the free memory, where no limit is given
 
 
 def tune(
@@ -50,7 +49,8 @@ def tune(
         effort: how hard to search.
         trials: configurations to measure for each cell, instead of the effort's.
         budget_s: stop after so many seconds, with what has been found.
-        memory_limit_bytes: peak memory above the inputs that a configuration may take; 80 % of the free memory if None.
+        memory_limit_bytes: peak memory above the inputs that a configuration may take; if None, 80 % of the free
+            memory, less the inputs.
         force: run what would be skipped, and again what failed before.
         reverify: race the default and the fastest few of every cell that other software decided, and no workload.
         db: database path or URL; the default database if None.
@@ -63,11 +63,8 @@ def tune(
     target = resolve_device(device)
     environment = environment_of(target)
     chosen = choose_strategies(strategies)
-    trials = trials or (1 + LEADERS if reverify else None)
-    level = EFFORTS[effort] if trials is None else replace(EFFORTS[effort], trials=trials)
+    level = choose_effort(effort, 1 + LEADERS if reverify and trials is None else trials)
     cells = [] if reverify else (workload or Workload()).cells(target)
-    free = int(MEMORY_SHARE * free_memory_bytes(target))
-    limit = free if memory_limit_bytes is None else memory_limit_bytes
     deadline = time.monotonic() + budget_s if budget_s is not None else float("inf")
     deadlines = Deadlines(compile_s=level.compile_s, run_s=level.run_s)
     with Store.open(db or default_database()) as store, storage_errors(store), Worker(deadlines) as worker:
@@ -77,20 +74,21 @@ def tune(
             return []
         run_id = store.begin_run(command)
         observer = observer or Observer()
+        in_turn = InTurn(worker, store, target, observer)
         peaks = {
-            dtype: DevicePeak(store, worker, run_id, environment, str(target), dtype)
+            dtype: DevicePeak(store, in_turn, run_id, environment, str(target), dtype)
             for dtype in dict.fromkeys(cell.problem.dtype for cell in cells)
         }
         session = Session(
             store=store,
             storage=open_storage(store),
-            worker=worker,
+            worker=in_turn,
             peak=peaks[cells[0].problem.dtype],
             environment=environment,
             run_id=run_id,
             strategies=chosen,
             effort=level,
-            memory_limit_bytes=limit,
+            memory_limit_bytes=memory_limit_bytes,
             deadline=deadline,
             observer=observer,
             force=force,
@@ -117,3 +115,17 @@ def choose_strategies(names: Sequence[str] | None) -> dict[str, Strategy]:
         if name not in STRATEGIES:
             raise ConfigError(f"strategy is {name!r}, but must be one of {', '.join(STRATEGIES)}")
     return {name: strategy for name, strategy in STRATEGIES.items() if not names or name in names}
+
+
+def choose_effort(level: str, trials: int | None) -> Effort:
+    """The effort of that name, with so many trials if a number is given.
+
+    Raises:
+        ConfigError: there is none of that name, or fewer than one trial.
+    """
+    if level not in EFFORTS:
+        raise ConfigError(f"effort is {level!r}, but must be one of {', '.join(EFFORTS)}")
+    if trials is not None and (not isinstance(trials, int) or trials < 1):
+        raise ConfigError(f"trials is {trials!r}, but must be a whole number of at least 1, or None for the effort's")
+    effort = EFFORTS[level]
+    return effort if trials is None else replace(effort, trials=trials)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,9 +16,12 @@ from typing import Protocol, Self
 
 from autotune.candidate import Candidate, Phase, Race
 from autotune.db.records import Measurement, Status
+from autotune.process_limits import oom_kills
 from autotune.rates import Rates, RateTask
 from autotune.shootout import Times
 from autotune.strategies.errors import AutotuneError
+from autotune.strategies.pattern import Pattern
+from autotune.strategies.problem import Problem
 
 STDERR_CHARACTERS = 600
 
@@ -57,12 +60,18 @@ class Deadlines:
 
     def of(self, phase: Phase) -> float:
         """The deadline of one phase."""
-        return {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}[phase]
+        by_phase = {"prepare": self.prepare_s, "compile": self.compile_s, "run": self.run_s}
+        return by_phase.get(phase, self.prepare_s)
 
 
 def _search_path() -> str:
     """Where this process finds its modules: the worker is to run the same ones, whatever lies in its folder."""
     return os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
+
+
+def _cell(candidate: Candidate) -> tuple[str, Problem, Pattern]:
+    """What candidates have in common that share inputs and oracle."""
+    return candidate.device, candidate.problem, candidate.pattern
 
 
 def _may_be_poisoned(task: Task, outcome: Outcome) -> bool:
@@ -82,6 +91,8 @@ class Worker:
         self._deadlines = deadlines or Deadlines()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection
+        self._lifeline: int  # closed when this process ends, which ends the worker and whatever it has started
+        self._unprepared: dict[tuple[str, Problem, Pattern], Measurement] = {}  # cells without inputs and oracle
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
 
     def __enter__(self) -> Self:
@@ -99,6 +110,8 @@ class Worker:
         Raises:
             WorkerError: no worker could be started.
         """
+        if (known := self._unprepared.get(_cell(candidate))) is not None:
+            return known
         outcome = self._ask(candidate)
         assert isinstance(outcome, Measurement)
         return outcome
@@ -129,31 +142,43 @@ class Worker:
             self._start()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is read below
             self._connection.send(task)
-        phase: Phase = "prepare"
+        phase: Phase = "receive"
+        kills_before = oom_kills()
         while True:
             limit = self._deadlines.of(phase)
             if not self._connection.poll(None if limit == float("inf") else limit):
                 self._kill()
-                return Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
+                late = Measurement(status=Status.TIMEOUT, reason=f"{phase} took longer than {limit:g} s")
+                return self._charged(task, phase, late)
             try:
                 message = self._connection.recv()
-            except (EOFError, ConnectionResetError):
-                return self._post_mortem(phase)
+            except (EOFError, OSError):  # plain OSError: it died in the middle of a message
+                return self._charged(task, phase, self._post_mortem(phase, kills_before))
             if isinstance(message, Measurement | Rates | list):
                 if _may_be_poisoned(task, message):
                     self._kill()
                 return message
             phase = message
 
+    def _charged(self, task: Task, phase: Phase, death: Measurement) -> Measurement:
+        """The death as its candidate's measurement: none if inputs and oracle were being made, which a cell shares."""
+        if phase != "prepare" or not isinstance(task, Candidate):
+            return death
+        skipped = replace(death, status=Status.SKIPPED, reason=f"no inputs and oracle: {death.reason}")
+        if not skipped.was_killed:  # the cell's other candidates would meet the same end, each after as long
+            self._unprepared[_cell(task)] = skipped
+        return skipped
+
     def _start(self) -> None:
         ours, theirs = Pipe()
+        held, self._lifeline = os.pipe()
         self._stderr.seek(0)
         self._stderr.truncate()
         # A group of its own: Ctrl-C is for the coordinator, and killing the group takes compilers along.
         # One compile thread: inductor's pool of processes would outlive a kill and blur the clock.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "autotune.worker_main", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-P", "-m", "autotune.worker_main", str(theirs.fileno()), str(held)],
+            pass_fds=[theirs.fileno(), held],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -161,23 +186,24 @@ class Worker:
             env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTHONPATH": _search_path()},
         )
         theirs.close()
+        os.close(held)
         self._connection = ours
         try:
             ready = self._connection.poll(self._deadlines.start_s) and self._connection.recv() == "ready"
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             ready = False
         if not ready:
             self._kill()
             raise WorkerError(f"the worker process did not start within {self._deadlines.start_s:g} s: {self._tail()}")
 
-    def _post_mortem(self, phase: Phase) -> Measurement:
+    def _post_mortem(self, phase: Phase, kills_before: int) -> Measurement:
         """The status of a worker that died by itself."""
         assert self._process is not None
         code = self._process.wait()
         self._kill()
         tail = self._tail()
-        if code == -signal.SIGKILL:
-            reason = f"killed by the kernel during {phase} (SIGKILL), most likely for want of memory"
+        if code == -signal.SIGKILL and oom_kills() > kills_before:
+            reason = f"killed by the kernel during {phase} (SIGKILL), for want of memory"
             return Measurement(status=Status.OOM, reason=reason, signal=-code)
         if code < 0:
             reason = f"killed by {signal.Signals(-code).name} during {phase}. {tail}".strip()
@@ -191,6 +217,7 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._connection.close()
+        os.close(self._lifeline)
         self._process = None
 
     def _tail(self) -> str:

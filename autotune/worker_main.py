@@ -3,25 +3,32 @@
 It may crash, hang or run out of memory; `autotune.worker` is the side that survives it.
 """
 
-import ctypes
 import os
 import signal
 import sys
 from multiprocessing.connection import Connection
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the coordinator goes, however it goes (Linux)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # it went before the kernel was told
-            os._exit(1)
+def end_with(lifeline: int, descriptor: int) -> None:
+    """Leave a guard behind that kills this process's group when the coordinator goes, however it goes.
+
+    Compilers that a candidate has started are in the group too. The guard has to be left before there are threads.
+
+    Args:
+        lifeline: a pipe of which only the coordinator has the other end.
+        descriptor: the worker's connection, which the guard must not keep open.
+    """
+    if os.fork():
+        os.close(lifeline)
+        return
+    os.close(descriptor)
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
-def main(descriptor: int, parent: int) -> None:
+def main(descriptor: int, lifeline: int) -> None:
     """Serve candidates from a connection on a file descriptor."""
-    die_with_parent(parent)
+    end_with(lifeline, descriptor)
     import torch
 
     from autotune.candidate import Bench, Candidate, Race

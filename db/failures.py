@@ -21,6 +21,30 @@ OTHER_FAILURE = f"does not answer as it should ({{detail}}); check server, name 
 
 
 @contextmanager
+def readable_rows(name: str) -> Iterator[None]:
+    """Turn what the content of a row can raise into a `StoreError`: no JSON, a word or moment that means nothing.
+
+    Raises:
+        StoreError: a row says something that nobody can have written.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise damaged_row(name, error) from error
+
+
+def damaged_row(name: str, error: Exception) -> StoreError:
+    """What to say where reading a row of the database called ``name`` raises an error."""
+    detail = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return StoreError(
+        f"database {name} holds a row that cannot be read ({detail}), and was left as it is; "
+        f"restore a copy, or {ELSEWHERE}"
+    )
+
+
+@contextmanager
 def one_line_errors(name: str) -> Iterator[None]:
     """Turn what the driver raises into a `StoreError` about the database called ``name``.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -32,7 +33,7 @@ class Environment:
 
     device: str  # device type: "cpu" or "cuda"
     device_name: str
-    device_memory_bytes: int
+    device_memory_bytes: int  # rounded up to GiB: equal machines differ by some MiB
     capability: str  # CUDA compute capability ("9.0") or the CPU's instruction set ("AVX2")
     driver: str
     cpu_name: str
@@ -94,6 +95,11 @@ class Measurement:
         2.0
         """
         return statistics.median(self.times_ms) if self.times_ms else None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether somebody outside killed the worker, which says nothing about the candidate."""
+        return self.signal == signal.SIGKILL and self.status is not Status.OOM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

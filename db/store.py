@@ -1,6 +1,6 @@
 """The store: every measurement, decision and rate, each committed before the next begins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from autotune.db.address import Address
 from autotune.db.claims import claim
 from autotune.db.engine import connect
-from autotune.db.failures import one_line_errors
+from autotune.db.failures import one_line_errors, readable_rows
 from autotune.db.merging import Merged, merge
 from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records, read_results
 from autotune.db.records import Choice, Environment, Measurement, Rate, Record, Results
@@ -83,11 +83,6 @@ class Store:
         return self._address.name
 
     @property
-    def url(self) -> str:
-        """The SQLAlchemy URL, with any password hidden."""
-        return self._address.url.render_as_string(hide_password=True)
-
-    @property
     def connection_url(self) -> str:
         """The SQLAlchemy URL with its password, for another library to connect to; not for printing."""
         return self._address.url.render_as_string(hide_password=False)
@@ -144,6 +139,32 @@ class Store:
             session.add(DecisionRow(measurement_id=measurement_id, margin=margin, candidates=candidates, **cell))
             session.commit()
 
+    def add_race(
+        self,
+        run_id: int,
+        environment: Environment,
+        problem: Problem,
+        pattern: Pattern,
+        raced: Mapping[Config, Measurement],
+        winner: Config | None,
+        margin: float | None,
+        candidates: int,
+    ) -> dict[Config, int]:
+        """Store the measurements of a race and what it decided, all or nothing, and return the ids of the former."""
+        cells = {config: self._cell(environment, problem, pattern, config) for config in raced}
+        with self._session() as session:
+            rows = {
+                config: MeasurementRow(run_id=run_id, **cells[config], **measurement_values(measurement))
+                for config, measurement in raced.items()
+            }
+            session.add_all(rows.values())
+            session.flush()
+            if winner is not None:
+                of_winner = {"measurement_id": rows[winner].id, **cells[winner]}
+                session.add(DecisionRow(margin=margin, candidates=candidates, **of_winner))
+            session.commit()
+            return {config: row.id for config, row in rows.items()}
+
     def add_rate(
         self,
         run_id: int,
@@ -178,7 +199,7 @@ class Store:
         wanted = Filter(
             environment_fingerprint=environment_fingerprint, device=device, problem=problem, pattern=pattern
         )
-        with self._session() as session:
+        with self._reading() as session:
             return read_records(session, wanted)
 
     def choices(
@@ -193,18 +214,18 @@ class Store:
         wanted = Filter(
             environment_fingerprint=environment_fingerprint, device=device, problem=problem, pattern=pattern
         )
-        with self._session() as session:
+        with self._reading() as session:
             return read_choices(session, wanted)
 
     def rates(self, *, environment_fingerprint: str | None = None, device: str | None = None) -> list[Rate]:
         """Stored rates, oldest first; each argument narrows them."""
         wanted = EnvironmentFilter(environment_fingerprint=environment_fingerprint, device=device)
-        with self._session() as session:
+        with self._reading() as session:
             return read_rates(session, wanted)
 
     def results(self, *, device: str | None = None, device_name: str | None = None) -> Results:
         """Everything that is stored, or what was taken on one type of device or one device by name."""
-        with self._session() as session:
+        with self._reading() as session:
             return read_results(session, Filter(device=device, device_name=device_name))
 
     def merge(self, results: Results) -> Merged:
@@ -213,10 +234,15 @@ class Store:
         Raises:
             StoreError: a measurement or rate is here under the same uid with another content.
         """
-        with self._session() as session:
+        with self._session() as session, readable_rows(self.name):
             merged = merge(session, results)
             session.commit()
             return merged
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with self._session() as session, readable_rows(self.name):
+            yield session
 
     @contextmanager
     def _session(self) -> Iterator[Session]:

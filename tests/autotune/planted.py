@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
+from autotune.strategies.pattern import Dense
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Strategy
 
@@ -109,13 +111,23 @@ class IllegalInstruction(Planted):
         os.kill(os.getpid(), signal.SIGILL)
 
 
-class KilledByKernel(Planted):
-    """What the kernel does to the process that takes the last of the memory."""
+class Killed(Planted):
+    """What anybody may do to any process, and the kernel to the one that takes the last of the memory."""
 
     name = "sigkill"
 
     def attend(self, query, key, value, *, scale=None):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesInMessage(Planted):
+    """Killed while the worker tells the coordinator something, of which only the beginning arrives."""
+
+    name = "dies_in_message"
+
+    def attend(self, query, key, value, *, scale=None):
+        os.write(int(sys.argv[1]), (1000).to_bytes(4, "big") + b"the beginning")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Exits(Planted):
@@ -171,6 +183,26 @@ class ExhaustsMemory(Planted):
         kept = []
         while True:
             kept.append(torch.ones(4 << 20))  # 16 MiB, every page touched
+
+
+class TakesMemory(Planted):
+    """Right, and takes 256 MiB on the way."""
+
+    name = "takes_memory"
+
+    def attend(self, query, key, value, *, scale=None):
+        torch.ones(64 << 20)
+        return super().attend(query, key, value, scale=scale)
+
+
+class SlowToBuild(Planted):
+    """Right, after a second."""
+
+    name = "slow_to_build"
+
+    def build(self, problem, pattern, config):
+        time.sleep(1.0)
+        return self.attend
 
 
 class ExhaustsPythonMemory(Planted):
@@ -259,6 +291,18 @@ class NeedsLength(Planted):
         if query.shape[-2] != self.problem.query_len:
             raise ValueError("the inputs are another problem's")
         return super().attend(query, key, value, scale=scale)
+
+
+@dataclass(frozen=True)
+class Unprepared(Dense):
+    """Its oracle never gets ready."""
+
+    kind = "unprepared"
+    signal: int = 0  # sent to the worker; it hangs if there is none
+
+    def mask_rows(self, problem, head, rows):
+        os.kill(os.getpid(), self.signal)
+        time.sleep(HANG_S)
 
 
 CORRECT = Correct()

@@ -232,13 +232,13 @@ class TestRace:
         run(db, workload=replace(DENSE, lengths=(64,)), observer=recorder)
         assert recorder.events[-1] == ("decided", Config.of("correct", variant=64))
 
-    def test_is_not_held_because_a_skip_was_stored_with_another_limit(self, db, worker):
+    def test_is_not_held_because_the_limit_of_a_skip_is_another_one(self, db, worker):
         worker.races |= {0: 9.0, 64: 8.0}
         chosen, workload = suite(ALPHA, BETA, GAMMA), replace(WORKLOAD, lengths=(64,))
         run(db, chosen, replace(workload, patterns=("dense",)))
         for limit in (1, 2):
             run(db, chosen, workload, memory_bytes=limit)
-        assert statuses(db, "zeros") == [(64, Status.SKIPPED)] * 2
+        assert statuses(db, "zeros") == [(64, Status.SKIPPED)]  # by the same rule
         assert len(worker.contests) == 1
 
     def test_leaves_out_what_failed_and_what_takes_too_long(self, db, worker):
@@ -415,7 +415,7 @@ def test_a_skip_is_stored_once_and_looked_at_anew_under_another_limit(db):
 def test_without_a_limit_memory_that_is_not_free_is_the_limit_and_never_below_nothing(db, monkeypatch):
     (cell, *_) = DENSE.cells(torch.device("cpu"))
     for free, limit in ((100_000, 80_000 - 3 * 8192), (1000, 0)):
-        monkeypatch.setattr("autotune.suite_run.free_memory_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("autotune.memory_limit.free_memory_bytes", lambda device, free=free: free)
         assert Limits().memory_for(cell) == limit
     run(db, suite(ALPHA), DENSE, memory_bytes=None)
     assert reasons(db)[0] == "predicted peak memory 8.00 KiB (estimated) is over the limit, 0 B"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import optuna
 import planted
 import pytest
 import torch
@@ -11,6 +12,8 @@ from autotune.cells import Workload
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.environment import environment_of
+from autotune.memory_limit import MEMORY_SHARE, memory_limit
+from autotune.search import open_storage
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError, PatternError, ProblemError
@@ -37,7 +40,8 @@ def measure(monkeypatch):
     monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
     monkeypatch.setattr("autotune.tuning.Worker", StandIn)
     monkeypatch.setattr(StandIn, "asked", [])
-    monkeypatch.setattr(StandIn, "races", {})
+    monkeypatch.setattr(StandIn, "contests", [])
+    monkeypatch.setattr(StandIn, "races", {0: 2.0, 1: 3.0})
     monkeypatch.setattr(StandIn, "answers", {"zeros": Measurement(status=Status.WRONG_RESULT, reason="all zeros")})
     return StandIn
 
@@ -57,6 +61,11 @@ def stored(db):
         return [(record.config, record.measurement) for record in store.records()]
 
 
+def searched(db):
+    """What is stored but for the times of races."""
+    return [(config, measurement) for config, measurement in stored(db) if measurement.race is None]
+
+
 def choice(db):
     with Store.open(db, read_only=True) as store:
         choices = store.choices(problem=WORKLOAD.cells(torch.device("cpu"))[0].problem, pattern=Dense())
@@ -69,7 +78,7 @@ def test_everything_supported_is_tried_stored_and_decided(db):
     assert {config for config, _ in stored(db)} == {FIRST, SECOND, ZEROS}
     assert dict(stored(db)) == dict(result.tried) == dict(recorder.finished)
     assert (result.best, result.measured) == (FIRST, 3)
-    assert result.measurement.times_ms == (2.0,)
+    assert result.measurement.times_ms == (2.0, 2.0)
     decision = choice(db)
     assert (decision.config, decision.candidates) == (FIRST, 3)
     assert recorder.planned == [3]
@@ -79,12 +88,15 @@ def test_each_candidate_is_announced_and_each_measurement_stored_before_the_next
     seen = []
     recorder = Recorder(after=lambda config, measurement: seen.append(stored(db)))
     run(db, observer=recorder)
-    assert [len(rows) for rows in seen] == [1, 2, 3]
+    assert [len(rows) for rows in seen] == [1, 2, 3, 5, 5]  # the times of a race are stored together
     assert seen[-1] == recorder.finished
     tries = [config for kind, config, *_ in recorder.events if kind == "try"]
     assert recorder.events == [
         ("cell", 1, 1),
         *[(kind, config) for config in tries for kind in ("try", "done")],
+        ("final", 2),
+        ("done", FIRST),
+        ("done", SECOND),
         ("decided", FIRST),
     ]
 
@@ -137,15 +149,15 @@ def test_an_interruption_keeps_what_was_measured_and_decides_and_a_rerun_goes_on
     recorder = Recorder()
     (result,) = run(db, observer=recorder)
     assert result.measured == recorder.planned[0] == 3 - stop_after
-    assert len(stored(db)) == 3
+    assert len(searched(db)) == 3
 
 
 @pytest.mark.parametrize(("trials", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
 def test_trials_bound_the_configurations_of_a_cell_and_count_the_known_ones(db, trials, count):
     run(db, trials=trials)
-    assert len(stored(db)) == count
+    assert len(searched(db)) == count
     run(db, trials=trials)
-    assert len(stored(db)) == count
+    assert len(searched(db)) == count
 
 
 def test_a_budget_is_shared_by_the_cells_and_one_that_is_spent_still_decides(db, monkeypatch):
@@ -235,6 +247,7 @@ def test_the_second_length_begins_with_the_default_and_the_best_of_the_first(db,
         return Measurement(status=Status.OK, times_ms=(60.0 - candidate.config.integer("variant", 0),))
 
     measure.answers["many"] = answer
+    measure.races |= {variant: 60.0 - variant for variant in range(30)}
     strategies = {"many": Many()}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
@@ -299,3 +312,203 @@ def test_all_strategies_are_chosen_in_the_catalogs_order(monkeypatch):
     monkeypatch.setattr("autotune.tuning.STRATEGIES", STRATEGIES)
     assert list(choose_strategies(None)) == list(STRATEGIES)
     assert list(choose_strategies(["ring", "sdpa"])) == ["sdpa", "ring"]
+
+
+def test_an_interrupted_final_is_held_by_the_next_run(db, measure):
+    measure.races |= {0: 4.0, 1: 3.0}
+
+    class Impatient(Recorder):
+        def final_started(self, finalists):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(db, observer=Impatient())
+    assert choice(db).config == FIRST  # by the medians of the search
+    for planned in ([["final", 2]], []):
+        recorder = Recorder()
+        (result,) = run(db, observer=recorder)
+        assert (result.best, choice(db).config) == (SECOND, SECOND)
+        assert [list(event) for event in recorder.events if event[0] in ("try", "final")] == planned
+
+
+def test_a_cell_that_was_killed_before_its_decision_is_raced_and_decided_by_the_next_run(db, monkeypatch):
+    def killed(*arguments):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        for name in ("decide", "add_race"):
+            patch.setattr(f"autotune.db.store.Store.{name}", killed)
+        with pytest.raises(SystemExit):
+            run(db)
+    assert (len(stored(db)), choice(db)) == (3, None)
+    (result,) = run(db)
+    assert (result.measured, choice(db).config) == (0, FIRST)
+    assert len({m.race for _, m in stored(db) if m.race}) == 1
+
+
+def test_a_budget_too_short_for_the_final_leaves_it_to_a_longer_one(db, measure, monkeypatch):
+    measure.races |= {0: 4.0, 1: 3.0}
+    with monkeypatch.context() as patch:
+        patch.setattr("autotune.final.LEAST_ROUNDS", 1e9)
+        run(db)
+    assert (measure.contests, choice(db).config) == ([], FIRST)
+    (result,) = run(db)
+    assert (len(measure.contests), result.best) == (1, SECOND)
+
+
+def test_a_raced_decision_stands_until_something_that_ran_is_newer(db, measure):
+    run(db, trials=2)
+    assert (len(measure.contests), len(stored(db))) == (0, 2)
+    run(db)
+    run(db)
+    assert len(measure.contests) == 1
+
+
+def test_another_choice_of_strategies_decides_among_its_own(db, measure):
+    assert run(db, strategies=["correct"])[0].best == FIRST
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("autotune.tuning.STRATEGIES", {"many": planted.Many()})
+        measure.races |= dict.fromkeys(range(planted.VARIANTS), 9.0)
+        (many,) = run(db)
+        assert {config.strategy for config in (many.best, *[c.config for c in measure.contests[-1].candidates])} == {
+            "many"
+        }
+    contests = len(measure.contests)
+    (again,) = run(db, strategies=["correct"])
+    assert (again.best, again.measured, len(measure.contests)) == (FIRST, 0, contests)
+
+
+def test_what_is_known_outside_the_spaces_takes_no_trial_and_no_place_in_the_final(db, measure):
+    with Store.open(db) as store:
+        (cell,) = WORKLOAD.cells(torch.device("cpu"))
+        arguments = store.begin_run("by hand"), environment_of(torch.device("cpu")), cell.problem, cell.pattern
+        fast = Measurement(status=Status.OK, times_ms=(0.001,), peak_memory_bytes=1)
+        for config in (Config.of("correct", variant=9), Config.of("gone", x=1)):
+            store.add(*arguments, config, fast)
+    (result,) = run(db, trials=2)
+    assert (result.measured, result.best) == (2, FIRST)
+    assert {candidate.config for contest in measure.contests for candidate in contest.candidates} <= {FIRST, SECOND}
+
+
+def test_a_skip_by_the_same_rule_is_not_stored_and_nothing_is_raced_again(db, measure):
+    measure.answers["zeros"] = Measurement(status=Status.OOM, reason="too much")
+    workload = Workload(lengths=(64, 128), patterns=("dense",), heads=2, head_dim=16)
+    run(db, workload)
+    before, contests = stored(db), len(measure.contests)
+    assert Status.SKIPPED in {m.status for _, m in before}
+    for limit in (8192, 8200):  # now the longer ones are skipped for their memory, with other figures each time
+        results = run(db, workload, memory_limit_bytes=limit)
+        assert [result.measured for result in results] == [0, 0]
+    assert len(stored(db)) == len(before) + 1  # another rule for one of them
+    assert len(measure.contests) == contests
+
+
+def test_force_begins_with_what_failed(db, measure):
+    strategies = {"many": planted.Many()}
+    failing = Config.of("many", variant=planted.VARIANTS - 1)
+
+    def answer(candidate):
+        failed = candidate.config == failing and len(measure.asked) <= planted.VARIANTS
+        return Measurement(status=Status.CRASHED) if failed else Measurement(status=Status.OK, times_ms=(1.0,))
+
+    measure.answers["many"] = answer
+    measure.races |= dict.fromkeys(range(planted.VARIANTS), 1.0)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
+        with Store.open(db) as store:
+            (cell,) = WORKLOAD.cells(torch.device("cpu"))
+            arguments = store.begin_run("by hand"), environment_of(torch.device("cpu")), cell.problem, cell.pattern
+            store.add(*arguments, failing, Measurement(status=Status.CRASHED, reason="by hand"))
+            store.add(*arguments, Config.of("many", variant=0), Measurement(status=Status.OK, times_ms=(1.0,)))
+        run(db, trials=2, force=True)
+    assert [candidate.config for candidate in measure.asked] == [failing]
+
+
+def test_a_search_leaves_no_trial_running(db):
+    run(db, trials=1)
+    with Store.open(db) as store:
+        (study,) = optuna.get_all_study_names(open_storage(store))
+        states = [trial.state.name for trial in optuna.load_study(study_name=study, storage=open_storage(store)).trials]
+    assert states == ["COMPLETE"]
+
+
+class TestAFailedRace:
+    """Of the finalists one or all end the race; each is then tried by itself."""
+
+    @pytest.fixture(autouse=True)
+    def many(self, monkeypatch, measure):
+        monkeypatch.setattr("autotune.tuning.STRATEGIES", {"many": planted.Many()})
+        monkeypatch.setattr(StandIn, "failing", set())
+        self.variants = [Config.of("many", variant=variant) for variant in range(planted.VARIANTS)]
+        measure.races |= {variant: 10.0 - variant / 10 for variant in range(planted.VARIANTS)}
+        self.ends = {}  # what comes of a variant that is tried again
+
+        def answer(candidate):
+            variant = candidate.config.integer("variant", 0)
+            ok = Measurement(status=Status.OK, times_ms=(10.0 - variant / 10,), peak_memory_bytes=10)
+            return self.ends.get(variant, ok) if len(measure.asked) > planted.VARIANTS else ok
+
+        measure.answers["many"] = answer
+
+    def test_is_said_and_who_failed_is_stored_and_not_chosen(self, db, measure):
+        crash = Measurement(status=Status.CRASHED, reason="killed by SIGSEGV during run", signal=11)
+        measure.failing.add(7)
+        self.ends[7] = crash
+        recorder = Recorder()
+        (result,) = run(db, observer=recorder)
+        assert [event for event in recorder.events if event[0] in ("final", "failed")] == [
+            ("final", 8),
+            ("failed", 8),
+            ("final", 7),
+        ]
+        assert result.best == choice(db).config == self.variants[6]
+        found = [m for config, m in stored(db) if config == self.variants[7]]
+        assert [(m.status, m.race) for m in found] == [(Status.OK, None), (Status.CRASHED, None)]
+
+    def test_is_followed_by_races_of_fewer_if_all_run_by_themselves(self, db, measure):
+        measure.failing.add(5)
+        recorder = Recorder()
+        (result,) = run(db, observer=recorder)
+        finals = [event for event in recorder.events if event[0] in ("final", "failed")]
+        assert finals == [("final", 8), ("failed", 8), ("final", 4), ("failed", 4), ("final", 2)]
+        assert {candidate.config for candidate in measure.contests[-1].candidates} == {
+            self.variants[0],
+            self.variants[7],
+        }
+        assert result.best == self.variants[7]
+
+    def test_leaves_the_medians_of_the_search_where_no_two_race(self, db, measure):
+        measure.failing |= set(range(planted.VARIANTS))
+        recorder = Recorder()
+        (result,) = run(db, observer=recorder)
+        assert recorder.events[-1] == ("decided", result.best)
+        assert choice(db).config == result.best is not None
+        assert {m.race for _, m in stored(db)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 0}, "trials is 0, but must be a whole number of at least 1"),
+        ({"trials": -3}, "trials is -3, but must be a whole number of at least 1"),
+        ({"trials": 2.5}, "trials is 2.5, but must be a whole number"),
+        ({"effort": "heroic"}, "effort is 'heroic', but must be one of quick, standard, thorough, exhaustive"),
+        ({"trials": 0, "reverify": True}, "trials is 0"),
+    ],
+)
+def test_an_effort_that_there_is_not_is_refused_before_a_database_is_made(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path / "t.db", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_inputs_are_no_room_for_a_configuration(db, monkeypatch):
+    (cell,) = WORKLOAD.cells(torch.device("cpu"))
+    inputs, predicted = 3 * 8192, 8192
+    free = [int((inputs + predicted) / MEMORY_SHARE) - 10]  # enough if the inputs were left out
+    monkeypatch.setattr("autotune.memory_limit.free_memory_bytes", lambda device: free[0])
+    assert run(db)[0].measured == 0
+    free[0] += 20  # read anew for each cell
+    assert run(db)[0].measured == 3
+    assert memory_limit(cell, None) == predicted + 8
+    assert memory_limit(cell, 5) == 5

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import psutil
 import pytest
 import torch
 
@@ -39,6 +42,17 @@ def test_a_gpu_that_is_not_there_is_refused(two_gpus):
         DeviceError, match=r"^device is 'cuda:2', but this machine has 2 CUDA devices; use --device cpu$"
     ):
         resolve_device("cuda:2")
+
+
+def test_equal_machines_whose_kernels_keep_other_amounts_for_themselves_have_one_fingerprint(monkeypatch):
+    gib = 1 << 30
+    found = []
+    for total in (31 * gib + 5, 31 * gib + 300_000_000, 32 * gib, 32 * gib + 1):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda total=total: SimpleNamespace(total=total))
+        found.append(environment_of(CPU))
+    assert [environment.device_memory_bytes for environment in found] == [32 * gib] * 3 + [33 * gib]
+    assert len({environment.fingerprint for environment in found}) == 2
+    assert found[0] == found[1] == found[2]
 
 
 def test_the_environment_describes_this_machine():

@@ -93,6 +93,13 @@ def test_a_skip_tells_nothing():
     assert forecast.predicted_ms("Alpha", cell(128)) == pytest.approx(4.0)
 
 
+def test_the_time_of_a_wrong_result_tells_nothing():
+    forecast = Forecast(SUITE)
+    forecast.note("Alpha", known(64, took(1.0)))
+    forecast.note("Alpha", known(128, Measurement(status=Status.WRONG_RESULT, times_ms=(0.001,))))
+    assert forecast.predicted_ms("Alpha", cell(128)) == pytest.approx(4.0)
+
+
 def test_records_are_known_under_the_name_of_their_configuration_at_their_length():
     forecast = Forecast(SUITE)
     forecast.learn(

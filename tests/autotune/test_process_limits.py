@@ -5,7 +5,7 @@ import torch
 
 from autotune.environment import free_memory_bytes
 from autotune.memory import lift_limit, limit_growth
-from autotune.process_limits import UNLIMITED, container_headroom_bytes, process_headroom_bytes
+from autotune.process_limits import UNLIMITED, container_headroom_bytes, oom_kills, process_headroom_bytes
 
 MIB = 1 << 20
 
@@ -31,3 +31,12 @@ def test_the_containers_limit_counts_file_pages_as_free(tmp_path, maximum, expec
 
 def test_without_a_container_there_is_no_limit(tmp_path):
     assert container_headroom_bytes(tmp_path) == UNLIMITED
+
+
+def test_the_containers_count_of_kills_comes_before_the_machines(tmp_path):
+    machine = tmp_path / "vmstat"
+    assert oom_kills(tmp_path, machine) == 0
+    machine.write_text("pgfault 9\noom_kill 7\ndrop_pagecache 0\n")
+    assert oom_kills(tmp_path, machine) == 7
+    (tmp_path / "memory.events").write_text("low 0\noom 5\noom_kill 3\noom_group_kill 0\n")
+    assert oom_kills(tmp_path, machine) == 3

@@ -34,7 +34,7 @@ def worker(monkeypatch):
     monkeypatch.setattr("autotune.tuning.Worker", StandIn)
     monkeypatch.setattr(StandIn, "asked", [])
     monkeypatch.setattr(StandIn, "contests", [])
-    monkeypatch.setattr(StandIn, "races", {})
+    monkeypatch.setattr(StandIn, "races", {number: 20.0 - number for number in range(planted.VARIANTS)})
     monkeypatch.setattr(StandIn, "answers", {"many": lambda candidate: measured(candidate.config)})
     return StandIn
 

@@ -1,6 +1,7 @@
 """The search over a real study: every configuration once, the defaults first, and again where it left off."""
 
 import itertools
+import math
 
 import pytest
 
@@ -138,3 +139,64 @@ def test_the_memory_limit_and_failures_are_constraints(search, answer, state, fe
     (trial,) = [trial for trial in running._study.trials if trial.state.name == state]
     (violation,) = [value for key, value in trial.constraints.items() if key == "memory"]
     assert (violation <= 0) is feasible
+
+
+def test_what_is_known_outside_the_spaces_counts_for_nothing(search):
+    known = {config: measured() for config in ALL} | {
+        Config.of("gone", x=1): measured(),
+        Config.of("plain", y=1): measured(),
+    }
+    assert search(known).answered == len(ALL)
+    assert search(known, spaces={"sdpa": SPACES["sdpa"]}).answered == 2
+
+
+def test_what_is_known_is_told_without_being_asked_so_that_the_sampler_goes_on(search):
+    known = {config: measured(float(number + 1)) for number, config in enumerate(ALL[:8])}
+    begun = search(known)
+    assert states(begun) == ["COMPLETE"] * len(known)
+    values = [trial.value for trial in begun._study.trials]
+    assert values == pytest.approx([math.log(m.time_ms) for m in known.values()])
+    told = [(trial.params["strategy"], trial.user_attrs["config"]) for trial in begun._study.trials]
+    assert told == [(config.strategy, config.text) for config in ALL[:8]]
+    answered(begun)
+    assert states(search(dict.fromkeys(ALL, measured()))) == states(begun)
+
+
+def test_trials_told_and_trials_asked_are_one_kind_to_the_study(search):
+    first = search()
+    answered(first)
+    asked = {trial.user_attrs["config"]: trial for trial in first._study.trials if trial.state.name == "COMPLETE"}
+    other = search(dict.fromkeys(ALL, measured()), spaces=dict(reversed(SPACES.items())))
+    for trial in other._study.trials:
+        twin = asked[trial.user_attrs["config"]]
+        assert trial.params == twin.params
+        assert {n: set(d.choices) for n, d in trial.distributions.items()} == {
+            n: set(d.choices) for n, d in twin.distributions.items()
+        }
+        assert trial.constraints == twin.constraints
+
+
+def test_a_search_that_was_ended_leaves_nothing_running_or_waiting_for_ever(search):
+    next(search().asks())
+    again = search()
+    assert states(again) == ["FAIL"]
+    assert again._study.trials[0].user_attrs["reason"] == "the search that asked for it was ended"
+    assert set(answered(again)) == set(ALL)
+    assert {"RUNNING", "WAITING"}.isdisjoint(states(again))
+
+
+def test_an_answer_to_a_trial_that_another_search_has_closed_is_dropped(search):
+    first = search()
+    ask = next(first.asks())
+    search()
+    first.tell(ask, measured())
+    assert states(first) == ["FAIL"]
+
+
+def test_a_study_names_its_metric_and_why_a_trial_failed(search):
+    running = search()
+    running.tell(next(running.asks()), Measurement(status=Status.OOM, reason="too much"))
+    assert running._study.metric_names == ["log ms"]
+    assert running._study.trials[0].user_attrs["reason"] == "oom: too much"
+    answered(running)
+    assert all(t.user_attrs["reason"] for t in running._study.trials if t.state.name in ("FAIL", "PRUNED"))

@@ -85,9 +85,9 @@ def test_a_schedule_that_grew_with_the_length_is_the_same_kind_of_pattern():
     assert verdict(shorter(pattern=Dilated.longnet(2048)), cell=cell).status is Status.SKIPPED
 
 
-def timed(ms, variant=0, length=2048):
-    record = shorter(length, Status.OK, config=Config.of("correct", variant=variant))
-    return replace(record, measurement=Measurement(status=Status.OK, times_ms=(ms,)))
+def timed(ms, variant=0, length=2048, status=Status.OK):
+    record = shorter(length, status, config=Config.of("correct", variant=variant))
+    return replace(record, measurement=Measurement(status=status, times_ms=(ms,)))
 
 
 @pytest.mark.parametrize(("ms", "runs"), [(2499.0, True), (2501.0, False)])
@@ -108,3 +108,9 @@ def test_what_was_far_slower_than_the_best_is_skipped_unless_it_is_a_default(ms,
 
 def test_the_longest_of_the_shorter_lengths_counts():
     assert verdict(timed(9.0, length=1024), timed(1.0, variant=1, length=1024), timed(1.0)) is None
+
+
+def test_the_time_of_a_wrong_result_makes_nothing_slow_and_predicts_nothing():
+    impossible = timed(0.001, variant=1, status=Status.WRONG_RESULT)
+    assert verdict(timed(1.0), impossible) is None
+    assert verdict(timed(1e6, status=Status.WRONG_RESULT)) is None

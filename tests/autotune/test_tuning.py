@@ -79,7 +79,7 @@ SLOW = {
     planted.FirstRowsOnly: Status.WRONG_RESULT,
     planted.IllegalInstruction: Status.CRASHED,
     planted.HangsInSecondCall: Status.TIMEOUT,
-    planted.KilledByKernel: Status.OOM,
+    planted.Killed: Status.CRASHED,
     planted.Exits: Status.CRASHED,
     planted.RaisesInSecondCall: Status.CRASHED,
     planted.ExhaustsPythonMemory: Status.OOM,
@@ -129,13 +129,11 @@ def test_a_killed_run_leaves_a_sound_database_and_no_worker_and_is_resumed(tmp_p
     try:
         assert wait_until(mark.exists, 60)  # the default of the first strategy is done, the second one hangs
         (worker,) = [child.pid for child in psutil.Process(coordinator.pid).children()]
+        assert wait_until(mark.read_text)
     finally:
         coordinator.send_signal(signal.SIGKILL)
         coordinator.wait()
-        if mark.exists():
-            wait_until(mark.read_text)
-            os.kill(int(mark.read_text()), signal.SIGKILL)
-    assert wait_until(lambda: gone(worker))
+    assert wait_until(lambda: gone(worker) and gone(int(mark.read_text())))
     assert integrity(db) == "ok"
     first = Config.of("correct", variant=0)
     assert [record.config for record in stored(db)] == [first]

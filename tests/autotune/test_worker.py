@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from types import ModuleType
 
 import planted
@@ -14,12 +15,14 @@ import pytest
 
 from autotune.candidate import Candidate, Race
 from autotune.db.records import Status
+from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.problem import Problem
 from autotune.worker import Deadlines, Worker, WorkerError
 
 PROBLEM = Problem.self_attention(64, heads=2, head_dim=16)
 DEADLINES = Deadlines(compile_s=60.0, run_s=60.0)
+VARIANTS = [Config.of("many", variant=number) for number in (0, 1)]
 ROUNDS = {"rounds": 2, "budget_s": 10.0}
 SHORT = {
     planted.HangsInBuild: replace(DEADLINES, compile_s=0.5),
@@ -74,7 +77,8 @@ CASES = [
     (planted.Copies, Status.WRONG_RESULT, "relative error", None),
     (planted.Segfaults, Status.CRASHED, "SIGSEGV during compile", signal.SIGSEGV),
     (planted.IllegalInstruction, Status.CRASHED, "SIGILL during compile", signal.SIGILL),
-    (planted.KilledByKernel, Status.OOM, "SIGKILL", signal.SIGKILL),
+    (planted.Killed, Status.CRASHED, "killed by SIGKILL during compile", signal.SIGKILL),
+    (planted.DiesInMessage, Status.CRASHED, "killed by SIGTERM during compile", signal.SIGTERM),
     (planted.Exits, Status.CRASHED, "exited with code 3 during compile. about to leave", None),
     (planted.RaisesSystemExit, Status.CRASHED, "exited with code 0 during compile", None),
     (planted.HangsInBuild, Status.TIMEOUT, "compile took longer than 0.5 s", None),
@@ -87,7 +91,7 @@ CASES = [
 ]
 # A fresh worker for each takes seconds, and these differ from the others only in a number, or are tried below too.
 SLOW = {
-    planted.KilledByKernel,
+    planted.Killed,
     planted.RaisesSystemExit,
     planted.IllegalInstruction,
     planted.Exits,
@@ -114,6 +118,40 @@ def test_each_failure_has_its_own_status_and_the_next_candidate_is_measured(
     assert len(after.times_ms) >= 3
     assert after.rel_error < 5e-5
     assert len(workers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "again"),
+    [
+        (0, "prepare took longer than 2 s", False),
+        pytest.param(signal.SIGSEGV, "killed by SIGSEGV during prepare", False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "killed by SIGKILL during prepare", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_cell_without_an_oracle_is_no_candidates_fault_and_costs_its_time_once(
+    worker, monkeypatch, number, reason, again
+):
+    worker.measure(candidate(planted.CORRECT))
+    monkeypatch.setattr(worker, "_deadlines", replace(DEADLINES, prepare_s=2.0))
+    one, other = (candidate(planted.Many(), config=config, pattern=planted.Unprepared(number)) for config in VARIANTS)
+    first = worker.measure(one)
+    assert first.status is Status.SKIPPED
+    assert f"no inputs and oracle: {reason}" in first.reason
+    asked = []
+    monkeypatch.setattr(worker, "_ask", lambda task: asked.append(task) or first)
+    assert worker.measure(other) == first
+    assert asked == ([other] if again else [])
+    monkeypatch.undo()
+    assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
+
+
+@pytest.mark.slow
+def test_a_kill_that_the_kernel_counts_is_for_want_of_memory(worker, monkeypatch):
+    counts = count()
+    monkeypatch.setattr("autotune.worker.oom_kills", lambda: next(counts))
+    killed = worker.measure(candidate(planted.Killed()))
+    assert (killed.status, killed.signal) == (Status.OOM, signal.SIGKILL)
+    assert killed.reason == "killed by the kernel during compile (SIGKILL), for want of memory"
 
 
 def test_wrong_gradients_are_a_wrong_result(worker):
@@ -153,6 +191,21 @@ def test_a_race_is_between_problems_too_and_each_has_its_own_inputs(worker):
     wrong = Race(candidates=(candidate(planted.NeedsLength(problems[1]), problem=problems[0]),), **ROUNDS)
     assert worker.race(wrong) == []
     assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process may take")
+def test_memory_is_limited_in_a_race_as_in_a_measurement(worker):
+    roomy, cramped = (candidate(planted.TakesMemory(), growth_limit_bytes=mib << 20) for mib in (1024, 128))
+    assert worker.measure(cramped).status is Status.OOM
+    assert len(worker.race(Race(candidates=(roomy, roomy), **ROUNDS))) == 2
+    assert worker.race(Race(candidates=(roomy, cramped), **ROUNDS)) == []
+    assert worker.measure(roomy).status is Status.OK  # the limit is lifted again
+
+
+def test_each_finalist_has_a_deadline_of_its_own_to_be_built():
+    slow = candidate(planted.SlowToBuild())
+    with Worker(replace(DEADLINES, compile_s=2.0)) as worker:
+        assert len(worker.race(Race(candidates=(slow,) * 3, **ROUNDS))) == 3
 
 
 @pytest.mark.slow
@@ -224,45 +277,52 @@ def test_a_worker_that_cannot_start_is_one_clear_error(monkeypatch):
 
 
 PARENT = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
-child.stdout.readline()
-print(child.pid, flush=True)
+import os, subprocess, sys
+held, lifeline = os.pipe()
+child = subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1], str(held)], pass_fds=[held], stdout=subprocess.PIPE, start_new_session=True
+)
+print(child.pid, int(child.stdout.readline()), flush=True)
 child.wait()
 """
 CHILD = """
-import os, time
-from autotune.worker_main import die_with_parent
-die_with_parent(os.getppid())
-print(flush=True)
-time.sleep(600)
+import os, subprocess, sys
+from autotune.worker_main import end_with
+end_with(int(sys.argv[1]), os.open(os.devnull, os.O_RDONLY))
+compiler = subprocess.Popen(["sleep", "600"])
+print(compiler.pid, flush=True)
+compiler.wait()
 """
 COORDINATOR = """
 import planted
+import psutil
 from test_worker import candidate, workers
 from autotune.worker import Worker
 
 with Worker() as worker:
     worker.measure(candidate(planted.CORRECT))
-    print(*workers(), flush=True)
+    print(*workers(), *(child.pid for child in psutil.Process(*workers()).children()), flush=True)
     worker.measure(candidate(planted.HangsInBuild()))
 """
 
 
 @pytest.mark.parametrize("program", [[PARENT, CHILD], pytest.param([COORDINATOR], marks=pytest.mark.slow)])
-def test_the_worker_dies_with_a_coordinator_that_is_killed(program):
+def test_the_worker_and_what_it_has_started_die_with_a_coordinator_that_is_killed(program):
     coordinator = subprocess.Popen([sys.executable, "-c", *program], stdout=subprocess.PIPE, text=True)
     try:
-        pid = int(coordinator.stdout.readline())
-        assert not gone(pid)
+        worker, other = map(int, coordinator.stdout.readline().split())
+        assert not gone(worker)
+        assert not gone(other)
     finally:
         coordinator.kill()
         coordinator.wait()
         coordinator.stdout.close()
-    assert wait_until(lambda: gone(pid))
+    assert wait_until(lambda: gone(worker) and gone(other))
 
 
 def test_a_worker_whose_coordinator_went_while_it_started_ends_at_once():
-    orphan = "from autotune.worker_main import die_with_parent; die_with_parent(1 << 22); print('still here')"
-    ended = subprocess.run([sys.executable, "-c", orphan], capture_output=True, check=False)
-    assert (ended.returncode, ended.stdout) == (1, b"")
+    held, lifeline = os.pipe()
+    os.close(lifeline)
+    orphan = subprocess.Popen([sys.executable, "-c", CHILD, str(held)], pass_fds=[held], start_new_session=True)
+    os.close(held)
+    assert orphan.wait(60) == -signal.SIGKILL

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from autotune.db.errors import StoreError, StoreNotFoundError
-from autotune.db.records import Measurement, Status
+from autotune.db.records import Measurement, Results, Status
 from autotune.db.store import Store
 
 
@@ -46,6 +46,48 @@ def test_a_torn_file(path, add, kept):
     with pytest.raises(StoreError, match=f"database {path} is damaged, and was left as it is; restore a copy"):
         read_all(path)
     assert path.read_bytes() == torn
+
+
+def test_a_damaged_page(path, add):
+    with Store.open(path) as store:
+        for number in range(30):
+            add(store, measurement=Measurement(status=Status.COMPILE_ERROR, reason=f"{number} " * 500))
+    content = bytearray(path.read_bytes())
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'measurements'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    content[(page - 1) * size : page * size] = b"\xff" * size
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=f"database {path} is damaged, and was left as it is; restore a copy"):
+        read_all(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("statement", "detail"),
+    [
+        ("UPDATE measurements SET times_ms = '[1.0, 2'", "JSONDecodeError: Expecting ',' delimiter"),
+        ("UPDATE measurements SET times_ms = 'null'", "TypeError: 'NoneType' object is not iterable"),
+        ("UPDATE measurements SET status = 'okay'", "ValueError: 'okay' is not a valid Status"),
+        ("UPDATE measurements SET created_at = 'yesterday'", "ValueError: "),
+        ("UPDATE configs SET params = '{'", "JSONDecodeError: "),
+        ('UPDATE patterns SET key = \'{"kind":"pensive"}\'', "PatternError: "),
+        ("UPDATE problems SET dtype = 'float31'", "ProblemError: "),
+    ],
+)
+def test_a_damaged_row(path, add, statement, detail):
+    with Store.open(path) as store:
+        add(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+    with Store.open(path) as store:
+        for look in (store.records, store.results, lambda: store.merge(Results())):
+            with pytest.raises(StoreError) as caught:
+                look()
+            message = str(caught.value)
+            assert message.startswith(f"database {path} holds a row that cannot be read ({detail}")
+            assert message.endswith("), and was left as it is; restore a copy, or name another database with --db")
+            assert "\n" not in message
 
 
 @pytest.mark.parametrize("read_only", [False, True])

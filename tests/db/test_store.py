@@ -108,6 +108,30 @@ def test_the_latest_decision_counts_for_each_cell(store, add, environment):
     assert store.choices(device="cuda") == store.choices(environment_fingerprint="none") == []
 
 
+def test_a_race_and_its_decision_are_stored_together_or_not_at_all(store, environment, monkeypatch):
+    slow, fast = Config.of("sdpa", backend="math"), Config.of("sdpa", backend="flash")
+    problem = Problem.self_attention(1024)
+    raced = {slow: Measurement(status=Status.OK, race="r"), fast: Measurement(status=Status.WRONG_RESULT, race="r")}
+    cell = store.begin_run("autotune tune"), environment, problem, Dense()
+
+    def full(**values):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autotune.db.store.DecisionRow", full)
+        with pytest.raises(OSError, match="disk full"):
+            store.add_race(*cell, raced, slow, 0.5, 3)
+    assert store.records() == store.choices() == []
+    ids = store.add_race(*cell, raced, slow, 0.5, 3)
+    (choice,) = store.choices()
+    assert {record.config: record.id for record in store.records()} == ids
+    assert {record.config: record.measurement for record in store.records()} == raced
+    assert (choice.config, choice.measurement_id, choice.margin, choice.candidates) == (slow, ids[slow], 0.5, 3)
+    assert choice.created_at >= max(record.created_at for record in store.records())
+    store.add_race(*cell, raced, None, None, 3)
+    assert (len(store.records()), len(store.choices())) == (4, 1)
+
+
 def test_a_measurement_needs_a_run(store, add):
     with pytest.raises(IntegrityError):
         add(store, run_id=1234)
