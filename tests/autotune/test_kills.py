@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ import torch
 from stand_in import RATES
 from test_worker import wait_until
 
-from autotune import tuning
+from autotune import final, tuning
 from autotune.cells import Workload
 from autotune.db.records import Status
 from autotune.db.store import Store
@@ -34,6 +35,8 @@ KILLS = int(os.environ.get("KILLS", "6"))
 MARK = "AUTOTUNE_TEST_KILL"  # in the environment of every process of one run
 WORKLOAD = Workload(lengths=(32, 64), patterns=("dense",), heads=2, head_dim=16)
 CANDIDATES = 2 * planted.VARIANTS
+FINALISTS = 3
+OF_A_CELL = 2 * planted.VARIANTS + 1 + FINALISTS  # events that are told
 
 
 class Teller(Observer):
@@ -52,13 +55,21 @@ class Teller(Observer):
     def candidate_finished(self, config, measurement):
         self.pipe.send(("done", (self.cell, config)))
 
+    def final_started(self, finalists):
+        self.pipe.send(("final", self.cell))
+
+    def final_failed(self, finalists):
+        self.pipe.send(("failed", self.cell))
+
 
 def coordinate(database, pipe, mark):
     """A tuning run of many short candidates, in a process that was forked: loading torch takes longer than the run."""
     os.environ[MARK] = mark
     tuning.Deadlines = partial(Deadlines, start_s=600.0)
     tuning.STRATEGIES = {"many": planted.Many()}
-    quick = replace(EFFORTS["quick"], trials=None, timing_budget_s=0.01, finalists=1)
+    final.FINALIST_FACTOR = float("inf")
+    quick = replace(EFFORTS["quick"], trials=None, timing_budget_s=0.01)
+    quick = replace(quick, finalists=FINALISTS, rounds=1000, extra_rounds=0)  # a moment long enough to be killed in
     tuning.EFFORTS = {"quick": replace(quick, drop_factor=float("inf"), skip_factor=float("inf"))}
     tuning.tune(WORKLOAD, device="cpu", db=database, effort="quick", observer=Teller(pipe))
 
@@ -109,8 +120,19 @@ class Run:
 
 
 def stored(database):
+    """What searches have measured, and how many rows that is."""
     with Store.open(database) as store:
-        return {(r.problem.kv_len, r.config): r.measurement for r in store.records()}, len(store.records())
+        searched = [record for record in store.records() if record.measurement.race is None]
+    return {(r.problem.kv_len, r.config): r.measurement for r in searched}, len(searched)
+
+
+def finals(database):
+    """How many took part in each race of each cell, and the cells whose decision rests on a race."""
+    with Store.open(database) as store:
+        raced = [record for record in store.records() if record.measurement.race is not None]
+        chosen = {choice.measurement_id for choice in store.choices()}
+    races = Counter((record.problem.kv_len, record.measurement.race) for record in raced)
+    return races, {record.problem.kv_len for record in raced if record.id in chosen}
 
 
 def integrity(database):
@@ -137,10 +159,26 @@ def test_a_run_that_is_killed_at_a_random_moment_is_resumed(tmp_path, prepared, 
     if seed % 4:  # one in four begins with no file, and is killed while it makes one too
         shutil.copy(prepared, database)
     victim = chance.choice(["coordinator", "worker"])
-    after = chance.randrange(victim == "worker", 2 * CANDIDATES)
-    run = Run(database, f"{os.getpid()}-{seed}-1")
+    after = chance.randrange(victim == "worker", 2 * OF_A_CELL)
+    kill_and_resume(database, victim, after, chance.uniform(0, 0.05 if after else 3.0))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("victim", ["coordinator", "worker"])
+@pytest.mark.parametrize("cell", [0, 1])
+def test_a_run_that_is_killed_in_a_final_holds_it_when_it_is_resumed(tmp_path, prepared, victim, cell):
+    database = shutil.copy(prepared, tmp_path / "t.db")
+    run = kill_and_resume(database, victim, cell * OF_A_CELL + 2 * planted.VARIANTS + 1, 0.01)
+    assert run.events[-1 if victim == "coordinator" else cell * OF_A_CELL + 2 * planted.VARIANTS][0] == "final"
+    assert (victim == "worker") == bool(run.told("failed"))
+
+
+def kill_and_resume(database, victim, after, delay_s):
+    """Kill a run some time after so many events, check what it leaves, and that the next one completes it."""
+    run = Run(database, f"{os.getpid()}-{database}-1")
     run.listen(after)
-    time.sleep(chance.uniform(0, 0.05 if after else 3.0))
+    time.sleep(delay_s)
     target = run.process.pid if victim == "coordinator" else run.worker()
     os.kill(target, signal.SIGKILL)
     code = run.end()
@@ -150,18 +188,25 @@ def test_a_run_that_is_killed_at_a_random_moment_is_resumed(tmp_path, prepared, 
     before, count = stored(database)  # a file that was not finished is finished by this
 
     started, done = set(run.told("start")), set(run.told("done"))
-    assert len(before) == count  # nothing twice
+    repeated = count - len(before)
+    assert repeated in (0, FINALISTS * len(run.told("failed")))  # nothing twice but after a race that failed
+    assert set(finals(database)[0].values()) <= {FINALISTS}  # a race is stored as a whole
     assert done <= set(before) <= started
     lost = started - set(before) | {candidate for candidate, m in before.items() if m.status is not Status.OK}
     assert len(lost) <= 1
     assert code == (-signal.SIGKILL if victim == "coordinator" else 0)
 
-    again = Run(database, f"{os.getpid()}-{seed}-2")
+    again = Run(database, f"{os.getpid()}-{database}-2")
     assert again.end() == 0
     killed = {candidate for candidate, m in before.items() if m.was_killed}
     assert set(again.told("start")) & set(before) == killed  # who was killed is tried again, and nobody else
     after_all, count = stored(database)
-    assert (len(after_all), count) == (CANDIDATES, CANDIDATES + len(killed))
+    assert (len(after_all), count) == (CANDIDATES, CANDIDATES + len(killed) + repeated)
+    races, decided = finals(database)
+    assert decided == set(WORKLOAD.lengths)
+    assert set(races.values()) == {FINALISTS}
+    assert len(races) <= len(decided) + len(killed)  # who is tried again may win
     assert integrity(database) == "ok"
     assert wait_until(lambda: not again.left_over(), 60)
-    print(f"seed {seed}: {victim} killed after {after} events, {len(before)} stored, {len(lost)} lost")
+    print(f"{victim} killed after {after} events, {len(before)} stored, {len(lost)} lost, {len(races)} races")
+    return run
