@@ -12,7 +12,7 @@ from autotune.binding import FREE_MEMORY_SHARE
 from autotune.cli_options import workload
 from autotune.db.location import default_database
 from autotune.db.store import Store
-from autotune.environment import environment_of, free_memory_bytes, resolve_device
+from autotune.environment import distinct_devices, environment_of, free_memory_bytes, resolve_device
 from autotune.knowledge import stored_selector
 from autotune.output import write_output
 from autotune.reports.formats import render
@@ -56,7 +56,8 @@ def run_show(db: str | None) -> None:
         times_ms = {record.id: record.measurement.time_ms for record in store.records()}
     console = Console()
     console.print(f"Tuned cells in {name}", soft_wrap=True, highlight=False, markup=False)
-    console.print(terminal_choices(choices, times_ms, environment_of(resolve_device()), datetime.now(UTC)))
+    here = [environment_of(device) for device in (*distinct_devices(), resolve_device("cpu"))]
+    console.print(terminal_choices(choices, times_ms, here, datetime.now(UTC)))
 
 
 def run_explain(*, db: str | None, device: str | None, length: str, memory_limit: str | None, **shapes: Any) -> None:

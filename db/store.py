@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from autotune.db.address import Address
-from autotune.db.claims import claim
+from autotune.db.claims import StillHeld, claim, remove_abandoned
 from autotune.db.engine import connect
+from autotune.db.errors import StoreError
 from autotune.db.failures import one_line_errors, readable_rows
 from autotune.db.merging import Merged, merge
 from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records, read_results
@@ -36,6 +37,7 @@ class Store:
     def __init__(self, address: Address, engine: Engine) -> None:
         self._address = address
         self._engine = engine
+        self._claims: list[StillHeld] = []
 
     @classmethod
     def open(
@@ -62,6 +64,7 @@ class Store:
                 require_current(engine, address)
             else:
                 upgrade(engine, address, lock_timeout_s)
+                remove_abandoned(address)
             on_failure.pop_all()
         return cls(address, engine)
 
@@ -95,8 +98,11 @@ class Store:
         """
         with ExitStack() as held:
             with one_line_errors(self.name):
-                ours = held.enter_context(claim(self._engine, self._address, name, wait=wait))
-            yield ours
+                still_held = held.enter_context(claim(self._engine, self._address, name, wait=wait))
+            if still_held is not None:
+                self._claims.append(still_held)
+                held.callback(self._claims.remove, still_held)
+            yield still_held is not None
 
     def begin_run(self, command: str) -> int:
         """Note that an invocation begins; the id goes with its measurements."""
@@ -133,7 +139,12 @@ class Store:
         margin: float | None,
         candidates: int,
     ) -> None:
-        """Store what a search settled on for a cell; earlier decisions stay, and the latest counts."""
+        """Store what a search settled on for a cell; earlier decisions stay, and the latest counts.
+
+        Raises:
+            StoreError: a claim was lost meanwhile, so that another process may have searched the cell, too.
+        """
+        self._require_claims()
         cell = self._cell(environment, problem, pattern, config)
         with self._session() as session:
             session.add(DecisionRow(measurement_id=measurement_id, margin=margin, candidates=candidates, **cell))
@@ -238,6 +249,13 @@ class Store:
             merged = merge(session, results)
             session.commit()
             return merged
+
+    def _require_claims(self) -> None:
+        if not all(still_held() for still_held in self._claims):
+            raise StoreError(
+                f"database {self.name} was out of reach for a moment, so that another process may search the same; "
+                "all measurements are stored, run the same command again"
+            )
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:

@@ -1,6 +1,6 @@
 """The tuned cells in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -17,14 +17,14 @@ COLUMNS = ["pattern", ">length", "best configuration", ">ms", ">margin", ">tried
 
 
 def terminal_choices(
-    choices: Sequence[Choice], times_ms: Mapping[int, float | None], here: Environment, now: datetime
+    choices: Sequence[Choice], times_ms: Mapping[int, float | None], here: Collection[Environment], now: datetime
 ) -> RenderableType:
     """One table for each environment and setting, with what runs for each pattern and length.
 
     Args:
         choices: the decision for each cell.
         times_ms: the median of each measurement that a decision rests on, by its id.
-        here: the environment that asks.
+        here: the environments of this machine's devices.
         now: by which the age of a decision is told.
     """
     if not choices:
@@ -37,12 +37,13 @@ def terminal_choices(
     return Group(*parts)
 
 
-def _standing(environment: Environment, here: Environment) -> str:
+def _standing(environment: Environment, here: Collection[Environment]) -> str:
     """Whether what was found out there holds here."""
-    if environment == here:
+    if environment in here:
         return "current software"
-    if environment.is_same_device(here):
-        return f"stale: {environment.differences(here)}"
+    alike = (each for each in here if environment.is_same_device(each))
+    if (ours := next(alike, None)) is not None:
+        return f"stale: {environment.differences(ours)}"
     return "another device"
 
 

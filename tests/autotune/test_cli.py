@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
+import torch
 
 from autotune.db.records import Status
 from autotune.db.store import Store
@@ -297,6 +299,23 @@ def test_show_lists_the_tuned_cells(database):
     assert result.exit_code == 0
     for part in ("2 heads, head_dim 16", "dense", "64", AUTO.text, "50.00 %", "3", "today", "current software"):
         assert part in result.stdout
+
+
+def test_show_on_a_machine_with_a_gpu_knows_its_processor_too(database, monkeypatch):
+    from autotune import cli_report
+
+    with Store.open(database) as store:
+        record = store.records()[0]
+        gpu = replace(record.environment, device="cuda", device_name="Some GPU")
+        for environment in (record.environment, gpu):
+            store.decide(environment, PROBLEM, Dense(), AUTO, record.id, 0.5, 3)
+    described = {"cpu": record.environment, "cuda": gpu}
+    monkeypatch.setattr(cli_report, "environment_of", lambda device: described[device.type])
+    monkeypatch.setattr(cli_report, "resolve_device", lambda name=None: torch.device(name or "cuda"))
+    monkeypatch.setattr(cli_report, "distinct_devices", lambda: [torch.device("cuda", 0)])
+    shown = run("show", "--db", database).stdout
+    assert shown.count("current software") == 2
+    assert "another device" not in shown
 
 
 def test_ctrl_c_leaves_a_usable_database_and_says_how_to_resume(home):

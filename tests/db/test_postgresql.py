@@ -154,8 +154,8 @@ def test_a_server_or_database_that_is_not_there_is_one_line(url):
         assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_goes_away_is_one_line(server, url, add, environment):
-    add(server)
+def disconnect(url):
+    """The server drops every connection to the database."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(
@@ -163,5 +163,29 @@ def test_a_server_that_goes_away_is_one_line(server, url, add, environment):
             "AND pid <> pg_backend_pid()"
         )
     engine.dispose()
+
+
+def test_a_claim_that_was_lost_with_its_connection_is_noticed_before_a_decision(server, url, add, environment):
+    number = add(server)
+    decision = (environment, Problem.self_attention(4096), Dense(), Config.of("sdpa", backend="flash"), number, None, 1)
+    with server.claim("cell") as ours:
+        assert ours
+        server.decide(*decision)
+        disconnect(url)
+        with Store.open(url) as other, other.claim("cell") as theirs:
+            assert theirs
+        for _ in range(2):  # the claim does not come back with a new connection
+            with pytest.raises(StoreError, match="another process may search the same; all measurements are stored"):
+                server.decide(*decision)
+        assert len(server.results().choices) == 1
+    with server.claim("cell") as ours:
+        assert ours
+        server.decide(*decision)
+    assert len(server.results().choices) == 2
+
+
+def test_a_server_that_goes_away_is_one_line(server, url, add, environment):
+    add(server)
+    disconnect(url)
     add(server)  # the lost connection is replaced
     assert len(server.records(pattern=Dense())) == 2

@@ -11,10 +11,10 @@ from autotune.reports.terminal_choices import terminal_choices
 from .conftest import CPU, GENERATED, GPU
 
 
-def rendered(choices, now=GENERATED, times_ms=MappingProxyType({})):
+def rendered(choices, now=GENERATED, times_ms=MappingProxyType({}), here=(GPU,)):
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(terminal_choices(choices, times_ms, GPU, now))
+        console.print(terminal_choices(choices, times_ms, here, now))
     return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
 
 
@@ -23,6 +23,16 @@ def test_whole_text(full_book, check):
     old = replace(dense, environment=replace(GPU, torch_version="2.12.1", driver=""))
     times_ms = {record.id: record.measurement.time_ms for record in full_book.records}
     check("choices.txt", rendered([long, short, replace(dense, environment=CPU), dense, old], times_ms=times_ms))
+
+
+def test_the_processor_of_a_machine_with_a_gpu_is_no_other_device(full_book):
+    dense = full_book.choices[0]
+    cells = [replace(dense, environment=environment) for environment in (CPU, replace(CPU, torch_version="2.12"), GPU)]
+    text = rendered(cells, here=(GPU, CPU))
+    assert text.count("current software") == 2
+    assert text.count("stale: torch 2.12, now ") == 1
+    assert "another device" not in text
+    assert rendered(cells, here=(GPU,)).count("another device") == 2
 
 
 def test_age(full_book):
