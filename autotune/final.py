@@ -118,6 +118,8 @@ class Final:
     def _try_each_again(self, finalists: Sequence[Config]) -> int:
         """How many may race next: those that still run by themselves; if all do, the faster half of them."""
         for config in finalists:
+            if self._budget_s <= 0:
+                return 0
             self.observer.candidate_started(config)
             self.history.add(config, self.measure(config))
             self.observer.candidate_finished(config, self.history.tried[config])

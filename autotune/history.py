@@ -92,7 +92,8 @@ class History:
     races: defaultdict[Config, set[str]] = field(default_factory=lambda: defaultdict(set))  # in which each was timed
     first_ms: dict[Config, float] = field(default_factory=dict)  # median of the first measurement that was ok
     decided: Config | None = None  # what the latest decision settled on, unless something ok is newer
-    raced: bool = False  # whether that rests on a race
+    raced: bool = False  # whether that rests on a race, and nothing ok is newer than the race
+    newest: Measurement | None = None  # of those that are ok
     added: int = 0  # measurements of this run, races and skips left out
 
     @classmethod
@@ -110,7 +111,7 @@ class History:
         fingerprint = environment.fingerprint
         for choice in store.choices(environment_fingerprint=fingerprint, problem=cell.problem, pattern=cell.pattern):
             if newest_ok <= choice.created_at:
-                history._note_decision(choice.config, choice.measurement_id)
+                history._note_decision(choice.config)
         return history
 
     def conclusive(self, *, force: bool = False) -> dict[Config, Measurement]:
@@ -182,25 +183,32 @@ class History:
         for config, measurement in raced.items():
             self._note(config, measurement, ids[config])
         if choice is not None:
-            self._note_decision(choice.config, ids[choice.config])
+            self._note_decision(choice.config)
 
     def decide(self, choice: Best) -> None:
         """Store a decision that rests on what is stored."""
-        cell, number = self.cell, self.ids[choice.config]
-        candidates = len(self.tried)
         self.store.decide(
-            self.environment, cell.problem, cell.pattern, choice.config, number, choice.margin, candidates
+            self.environment,
+            self.cell.problem,
+            self.cell.pattern,
+            choice.config,
+            self.ids[choice.config],
+            choice.margin,
+            len(self.tried),
         )
-        self._note_decision(choice.config, number)
+        self._note_decision(choice.config)
 
-    def _note_decision(self, config: Config, measurement_id: int) -> None:
+    def _note_decision(self, config: Config) -> None:
         self.decided = config
-        self.raced = self.ids.get(config) == measurement_id and self.tried[config].race is not None
+        race = None if self.newest is None else self.newest.race
+        self.raced = race is not None and config in self.tried and self.tried[config].race == race
 
     def _note(self, config: Config, measurement: Measurement, number: int) -> None:
         self.tried[config], self.ids[config] = measurement, number
         if measurement.race:
             self.races[config].add(measurement.race)
+        if measurement.status is Status.OK:
+            self.newest = measurement
         if measurement.status is Status.OK and measurement.time_ms:
             self.first_ms.setdefault(config, measurement.time_ms)
 

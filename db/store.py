@@ -161,7 +161,12 @@ class Store:
         margin: float | None,
         candidates: int,
     ) -> dict[Config, int]:
-        """Store the measurements of a race and what it decided, all or nothing, and return the ids of the former."""
+        """Store the measurements of a race and what it decided, all or nothing, and return the ids of the former.
+
+        Raises:
+            StoreError: a claim was lost meanwhile, so that another process may have searched the cell, too.
+        """
+        self._require_claims()
         cells = {config: self._cell(environment, problem, pattern, config) for config in raced}
         with self._session() as session:
             rows = {

@@ -432,6 +432,25 @@ def test_a_search_leaves_no_trial_running(db):
     assert states == ["COMPLETE"]
 
 
+def test_an_interrupted_final_is_held_though_an_earlier_one_was_won_by_the_same(db, measure):
+    class Impatient(Recorder):
+        def final_started(self, finalists):
+            raise KeyboardInterrupt
+
+    measure.answers["many"] = lambda candidate: Measurement(status=Status.OK, times_ms=(2.0,), peak_memory_bytes=1)
+    measure.races |= dict.fromkeys(range(planted.VARIANTS), 2.0) | {5: 1.0}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("autotune.tuning.STRATEGIES", {"many": planted.Many()})
+        run(db, trials=3)
+        winner = choice(db).config
+        with pytest.raises(KeyboardInterrupt):
+            run(db, observer=Impatient())
+        assert choice(db).config == winner
+        (result,) = run(db)
+    assert (result.measured, result.best) == (0, Config.of("many", variant=5))
+    assert len(measure.contests) == 2
+
+
 class TestAFailedRace:
     """Of the finalists one or all end the race; each is then tried by itself."""
 

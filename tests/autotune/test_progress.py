@@ -97,6 +97,16 @@ def test_the_live_line_names_what_runs_the_best_and_what_is_left(screen):
         assert "best: none yet" in progress._status_line().plain
 
 
+def test_a_race_that_failed_is_told_and_all_finals_count_for_the_time(progress, screen):
+    progress.cell_started(CELL, 1, 1, 2)
+    progress.final_started(8)
+    since = progress._final_since
+    progress.final_failed(8)
+    progress.final_started(4)
+    assert "final: the race of 8 failed; who runs by itself is timed by itself" in screen.getvalue()
+    assert progress._final_since == since
+
+
 def test_nothing_live_is_drawn_where_there_is_no_terminal(progress, screen):
     progress.candidate_started(AUTO)
     assert screen.getvalue() == ""

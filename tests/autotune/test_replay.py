@@ -58,6 +58,24 @@ def test_a_pick_never_loses_to_the_default_beyond_the_noise(better, seed):
             assert search.chosen.get("chunk", 0) == 99
 
 
+def test_slow_candidates_race_in_enough_rounds_though_there_are_fewer_of_them():
+    slow = {Config.of("ring", chunk=chunk, block=0): 1100.0 for chunk in range(8)}  # ten rounds of all take 90 s
+    cell = {PLAIN: 1200.0, **slow, Config.of("ring", chunk=99, block=0): 1000.0}
+    for seed in range(10):
+        notebook = Notebook()
+        assert replay(planted(cell, seed=seed), notebook, seed=seed).chosen.get("chunk", 0) == 99
+        raced = [len(record.measurement.times_ms) for record in notebook.kept if record.measurement.race]
+        assert raced
+        assert min(raced) >= 8
+
+
+@pytest.mark.parametrize(("seconds", "finalists"), [(2.0, 2), (4.9, 2), (5.1, 0)])
+def test_two_race_in_fewer_rounds_and_none_in_hardly_any(seconds, finalists):
+    notebook = Notebook()
+    replay(planted({PLAIN: seconds * 1e3, Config.of("ring", chunk=1, block=0): seconds * 1e3}, noise=1e-3), notebook)
+    assert sum(record.measurement.race is not None for record in notebook.kept) == finalists
+
+
 def test_a_tie_goes_to_the_default_and_without_it_to_less_memory():
     frugal, lavish = Config.of("ring", chunk=1, block=0), Config.of("ring", chunk=2, block=0)
     tie = planted({PLAIN: 1.0, frugal: 1.0, lavish: 1.0}, noise=0.001)

@@ -1,5 +1,6 @@
 """Whole tuning runs: a real worker, a real database, tiny lengths."""
 
+import math
 import os
 import signal
 import sqlite3
@@ -8,10 +9,12 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 
+import optuna
 import planted
 import psutil
 import pytest
 import torch
+from optuna.trial import TrialState
 from stand_in import Recorder
 from test_worker import gone, wait_until
 
@@ -62,6 +65,23 @@ def test_real_strategies_are_measured_stored_and_decided_and_a_second_run_measur
     assert [result.measured for result in again] == [0, 0, 0]
     assert [result.best for result in again] == [result.best for result in results]
     assert stored(db) == before
+
+
+def test_the_studies_that_are_left_can_be_loaded_and_tell_what_was_measured(tmp_path, monkeypatch):
+    strategies = {plant.name: plant() for plant in (planted.Correct, planted.Zeros)}
+    monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
+    db = tmp_path / "t.db"
+    (result,) = run(db)
+    storage = f"sqlite:///{db}"
+    (name,) = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    first = {record.config.text: record.measurement for record in reversed(stored(db))}
+    assert study.metric_names == ["log ms"]
+    assert {trial.user_attrs["config"] for trial in study.trials} == set(first)
+    assert math.exp(study.best_value) == pytest.approx(min(m.time_ms for m in first.values() if m.status is Status.OK))
+    assert study.best_trial.params["strategy"] == result.best.strategy == "correct"
+    (pruned,) = study.get_trials(states=[TrialState.PRUNED])
+    assert pruned.user_attrs["reason"] == f"wrong_result: {first['zeros()'].reason}"
 
 
 FAST = {

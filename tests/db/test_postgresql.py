@@ -177,7 +177,11 @@ def test_a_claim_that_was_lost_with_its_connection_is_noticed_before_a_decision(
         for _ in range(2):  # the claim does not come back with a new connection
             with pytest.raises(StoreError, match="another process may search the same; all measurements are stored"):
                 server.decide(*decision)
-        assert len(server.results().choices) == 1
+            with pytest.raises(StoreError, match="another process may search the same"):
+                server.add_race(
+                    number, *decision[:3], {decision[3]: Measurement(status=Status.OK)}, *decision[3:4], None, 1
+                )
+        assert (len(server.records()), len(server.results().choices)) == (1, 1)
     with server.claim("cell") as ours:
         assert ours
         server.decide(*decision)
