@@ -45,11 +45,13 @@ class BlockRuns:
         part = slice(self.pointer[block], self.pointer[block + 1])
         return tuple(zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True))
 
-    def part(self, first: int, stop: int) -> tuple[Numbers, Numbers, Numbers]:
-        """(row, start, stop) of every run of the rows ``first .. stop - 1``, as int64."""
+    def part(
+        self, first: int, stop: int, kind: type[np.int32] | type[np.int64] = np.int64
+    ) -> tuple[Numbers, Numbers, Numbers]:
+        """(row, start, stop) of every run of the rows ``first .. stop - 1``."""
         where = slice(self.pointer[first], self.pointer[stop])
-        rows = np.repeat(np.arange(first, stop), np.diff(self.pointer[first : stop + 1]))
-        return rows, self.starts[where].astype(np.int64), self.stops[where].astype(np.int64)
+        rows = np.repeat(np.arange(first, stop, dtype=kind), np.diff(self.pointer[first : stop + 1]))
+        return rows, self.starts[where].astype(kind), self.stops[where].astype(kind)
 
     def seen(self, rows: Numbers) -> npt.NDArray[np.bool_]:
         """Which key blocks some query blocks see, shape (rows, blocks)."""
