@@ -109,6 +109,7 @@ def _forward(
         _run(plan, block, (query, key, value), total, lse[:, :, rows], scale)
         if total is not target:
             target.copy_(total)
+        del total  # not beside that of the next block
     return out, lse
 
 
