@@ -66,15 +66,15 @@ def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, copies: bool) -> 
         copies: whether rows that lie apart are brought together before a kernel reads them.
     """
     calls = {_largest_call(size, problem, cuts, copies) for size in sizes.distinct}
-    rows, item = problem.batch * problem.heads * problem.query_len, problem.torch_dtype.itemsize
-    results = problem.output_bytes + rows * 4
-    sums = 0 if item == 4 else problem.batch * problem.heads * cuts.queries * problem.head_dim * 4
+    rows, item, wide = problem.batch * problem.heads * problem.query_len, problem.torch_dtype.itemsize, _wide(problem)
+    results = problem.output_bytes + rows * wide
+    sums = 0 if item == wide else problem.batch * problem.heads * cuts.queries * problem.head_dim * wide
     forward = results + sums + max(call.forward_bytes(problem) for call in calls)
     if not problem.training:
         return forward
     gradients = problem.output_bytes + problem.kv_bytes
-    rounded = 0 if item == 4 else gradients
-    summing = gradients // item * 4 + max(rounded, *(call.backward_bytes(problem) for call in calls))
+    rounded = 0 if item == wide else gradients
+    summing = gradients // item * wide + max(rounded, *(call.backward_bytes(problem) for call in calls))
     return max(forward, results + summing)
 
 
@@ -95,26 +95,26 @@ class Call:
     def forward_bytes(self, problem: Problem) -> int:
         """Copies of operands, and either one that is made on the way, or results with what comes beside them."""
         rows, query_bytes = self.together * self.heads * self.rows, self._query_bytes(problem)
-        wide = rows * problem.head_dim * 4
+        item, wide = problem.torch_dtype.itemsize, _wide(problem)
         copies = self._key_copies(problem) + (query_bytes if self.copies_queries else 0)
-        copies += wide + rows * 4 if self.copies_sums else 0
+        copies += rows * (problem.head_dim + 1) * wide if self.copies_sums else 0
         buffers = forward_buffers(problem, self.rows, self.keys)
-        item, merged = problem.torch_dtype.itemsize, self.together * self.heads * self.merged_rows
-        merging = (
-            merged * problem.head_dim * item + 3 * merged * 4 + (0 if item == 4 else merged * problem.head_dim * 4)
-        )
-        return self.held * copies + max(self._spreading(problem), query_bytes + rows * 4 + buffers, merging)
+        widened = 0 if item == wide else problem.head_dim * wide
+        merging = self.together * self.heads * self.merged_rows * (problem.head_dim * item + widened + 3 * wide)
+        return self.held * copies + max(self._spreading(problem), query_bytes + rows * wide + buffers, merging)
 
     def backward_bytes(self, problem: Problem) -> int:
         """Copies of operands, and either one that is made on the way, or gradients with what comes beside them."""
         query_bytes, key_bytes = self._query_bytes(problem), self._key_bytes(problem, self.heads)
         # The gradient of the output, the query, the output and its log-sum-exp.
-        copies = 3 * query_bytes + self.together * self.heads * self.rows * 4 if self.copies_queries else 0
+        lse_bytes = self.together * self.heads * self.rows * _wide(problem)
+        copies = 3 * query_bytes + lse_bytes if self.copies_queries else 0
         # The kernel lays the gradient of the output out anew.
         kernel = query_bytes + backward_buffers(problem, self.rows, self.keys)
-        adding = self._key_bytes(problem, self.copied_heads, 4) if problem.group_size > 1 else 0
-        if (item := problem.torch_dtype.itemsize) != 4:
-            adding += max(query_bytes, key_bytes) // item * 4
+        item, wide = problem.torch_dtype.itemsize, _wide(problem)
+        adding = self._key_bytes(problem, self.copied_heads, wide) if problem.group_size > 1 else 0
+        if item != wide:
+            adding += max(query_bytes, key_bytes) // item * wide
         results = query_bytes + 2 * key_bytes + max(kernel, adding)
         return self.held * (copies + self._key_copies(problem)) + max(self._spreading(problem), results)
 
@@ -131,6 +131,11 @@ class Call:
     def _spreading(self, problem: Problem) -> int:
         """Strided keys are copied before they are spread over the query heads."""
         return 0 if self.copied_heads or problem.group_size == 1 else self._key_bytes(problem, problem.kv_heads)
+
+
+def _wide(problem: Problem) -> int:
+    """Bytes of a number that results are summed up in, and of a log-sum-exp."""
+    return max(4, problem.torch_dtype.itemsize)
 
 
 def _largest_call(tile: TileSize, problem: Problem, cuts: Cuts, copies: bool) -> Call:
