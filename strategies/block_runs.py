@@ -62,11 +62,6 @@ class BlockRuns:
             edge[self.stops[part]] = -1
         return np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].view(np.bool_)
 
-    def bits(self) -> npt.NDArray[np.uint8]:
-        """`seen` of all query blocks, eight key blocks in a byte: 8 MiB for 8,192 blocks."""
-        parts = np.array_split(np.arange(self.blocks), -(-self.blocks // 256))
-        return np.concatenate([np.packbits(self.seen(part), axis=1, bitorder="little") for part in parts])
-
     def columns(self, block: int) -> Numbers:
         """Every key block of one query block, in order."""
         return expand(*self.part(block, block + 1)[1:])[1]
