@@ -27,33 +27,44 @@ class Calibration:
     Args:
         fixed_bytes: what every call takes and no estimate counts.
         factor: on the estimate.
+        largest: estimate of a run it rests on; beyond it nothing speaks for less than the estimate.
         lengths: of the runs it rests on.
     """
 
     fixed_bytes: float = 0.0
     factor: float = 1.0
+    largest: int = 0
     lengths: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, runs: Runs, lengths: Iterable[int] = ()) -> "Calibration":
-        """The line with the least relative errors; for runs too much alike, a factor that only raises the estimate.
+        """The line through the runs, which none of them exceeds by more than 5 %; its slope is that of the longest.
+
+        Runs too much alike for a line only raise the estimate.
 
         >>> MIB = 1 << 20
         >>> Calibration.of([(10 * MIB, 12 * MIB), (50 * MIB, 52 * MIB)]).peak_bytes(1000 * MIB) / MIB
         1002.0
         """
-        ratios = [peak / estimate for estimate, peak in runs]
-        estimates = [estimate for estimate, _ in runs]
+        estimates, ratios = [estimate for estimate, _ in runs], [peak / estimate for estimate, peak in runs]
+        largest = max(estimates)
         if all(abs(ratio - 1) <= TOLERANCE for ratio in ratios):
-            return cls(lengths=tuple(lengths))
-        if max(estimates) < SPREAD * min(estimates):
-            return cls(factor=max(1.0, fmean(ratios)), lengths=tuple(lengths))
-        line = linear_regression([1 / estimate for estimate in estimates], ratios)
-        return cls(line.slope, line.intercept, tuple(lengths))
+            return cls(largest=largest, lengths=tuple(lengths))
+        long = [ratio for estimate, ratio in zip(estimates, ratios, strict=True) if estimate * SPREAD > largest]
+        at_longest = max(fmean(long), (1 - TOLERANCE) * max(long))
+        if len(long) == len(runs):
+            return cls(factor=max(1.0, at_longest), largest=largest, lengths=tuple(lengths))
+        slope = linear_regression([1 / estimate for estimate in estimates], ratios).intercept
+        # Between what the longest took per estimated byte, beside which nothing is negative, and the estimate itself.
+        factor = min(max(slope, 1.0), at_longest)
+        fixed = fmean(peak - factor * estimate for estimate, peak in runs)
+        least = max((1 - TOLERANCE) * peak - factor * estimate for estimate, peak in runs)
+        return cls(max(0.0, fixed, least), factor, largest, tuple(lengths))
 
     def peak_bytes(self, estimate: int) -> int:
         """What a call of that estimate is expected to take."""
-        return max(0, round(self.fixed_bytes + self.factor * estimate))
+        peak = self.fixed_bytes + self.factor * estimate
+        return round(peak if estimate <= self.largest else max(peak, (1 - TOLERANCE) * estimate))
 
     @property
     def basis(self) -> str:
@@ -95,7 +106,8 @@ class Calibrations:
         if family not in self._known:
             self._known[family] = self._calibration(family)
         calibration = self._known[family]
-        return Prediction(calibration.peak_bytes(estimate), calibration.basis)
+        peak_bytes = max(calibration.peak_bytes(estimate), min(estimate, problem.output_bytes))
+        return Prediction(peak_bytes, calibration.basis)
 
     def _calibration(self, family: Family) -> Calibration:
         """From the latest runs at the shortest length, which tell what is fixed, and at the longest."""
@@ -129,5 +141,5 @@ def _estimate(problem: Problem, pattern: Pattern, config: Config) -> int:
 
 
 def _family(problem: Problem, config: Config) -> Family:
-    kernel = config.strategy, config.string("backend", ""), config.string("compile", "off")
-    return *kernel, problem.device, problem.dtype, problem.direction
+    kernel = config.string("backend", ""), config.string("kernel", ""), config.string("compile", "off")
+    return config.strategy, *kernel, problem.device, problem.dtype, problem.direction

@@ -118,7 +118,7 @@ class Evidence:
         )
 
     def _as_measured(self, record: Record) -> Option:
-        measurement = record.measurement
+        measurement, peak = record.measurement, record.measurement.peak_memory_bytes
         assert measurement.time_ms is not None
         return Option(
             pattern=record.pattern,
@@ -126,7 +126,8 @@ class Evidence:
             record=record,
             won=float(self._chosen.get(Cell(record.problem, record.pattern)) == record.config),
             time_ms=measurement.time_ms,
-            memory=Prediction(measurement.peak_memory_bytes or 0, "measured"),
+            # A call too small to be seen took none, which is no statement about a limit.
+            memory=Prediction(peak, "measured") if peak else self.memory(record.problem, record.pattern, record.config),
         )
 
     def _scaled(self, record: Record, problem: Problem, pattern: Pattern) -> Option:

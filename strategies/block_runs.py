@@ -45,11 +45,13 @@ class BlockRuns:
         part = slice(self.pointer[block], self.pointer[block + 1])
         return tuple(zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True))
 
-    def part(self, first: int, stop: int) -> tuple[Numbers, Numbers, Numbers]:
-        """(row, start, stop) of every run of the rows ``first .. stop - 1``, as int64."""
+    def part(
+        self, first: int, stop: int, kind: type[np.int32] | type[np.int64] = np.int64
+    ) -> tuple[Numbers, Numbers, Numbers]:
+        """(row, start, stop) of every run of the rows ``first .. stop - 1``."""
         where = slice(self.pointer[first], self.pointer[stop])
-        rows = np.repeat(np.arange(first, stop), np.diff(self.pointer[first : stop + 1]))
-        return rows, self.starts[where].astype(np.int64), self.stops[where].astype(np.int64)
+        rows = np.repeat(np.arange(first, stop, dtype=kind), np.diff(self.pointer[first : stop + 1]))
+        return rows, self.starts[where].astype(kind), self.stops[where].astype(kind)
 
     def seen(self, rows: Numbers) -> npt.NDArray[np.bool_]:
         """Which key blocks some query blocks see, shape (rows, blocks)."""
@@ -59,11 +61,6 @@ class BlockRuns:
             edge[self.starts[part]] = 1
             edge[self.stops[part]] = -1
         return np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].view(np.bool_)
-
-    def bits(self) -> npt.NDArray[np.uint8]:
-        """`seen` of all query blocks, eight key blocks in a byte: 8 MiB for 8,192 blocks."""
-        parts = np.array_split(np.arange(self.blocks), -(-self.blocks // 256))
-        return np.concatenate([np.packbits(self.seen(part), axis=1, bitorder="little") for part in parts])
 
     def columns(self, block: int) -> Numbers:
         """Every key block of one query block, in order."""

@@ -19,6 +19,7 @@ class BlockSparseRows(TileStrategy):
     """Runs of key blocks as overlapping views, many query blocks in one call; scattered blocks are gathered."""
 
     name: ClassVar[str] = "block_sparse"
+    tiled_by: ClassVar[tuple[str, ...]] = ("query_tile",)
 
     def choices(self, problem: Problem, pattern: Pattern) -> tuple[Choice, ...]:
         """How many queries a tile takes at a time where neighbouring windows overlap; 0 for one block's."""

@@ -39,7 +39,8 @@ class Runs:
         row, start, stop, alone = (
             np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)
         )
-        return cls(row, start, stop, alone).where(np.lexsort((start, row)))
+        place = row.astype(np.int64) << 32 | start  # of runs in order, one part after the other: sorted in no time
+        return cls(row, start, stop, alone).where(np.argsort(place, kind="stable"))
 
 
 @dataclass(eq=False)
@@ -57,7 +58,7 @@ class BlockTiler:
 
     def tiles(self, pattern: BlockSparse) -> Iterator[Tile]:
         """All tiles of a pattern: if causal, triangles on the diagonal and what lies before it."""
-        row, start, stop = pattern.layout(self.problem.kv_len).part(0, self.blocks)
+        row, start, stop = pattern.layout(self.problem.kv_len).part(0, self.blocks, np.int32)
         if self.problem.causal:
             own = row[(start <= row) & (row < stop)]
             for tile in self._in_step(Runs(own, own, own + 1, own >= 0), least=1)[0]:
@@ -66,6 +67,8 @@ class BlockTiler:
         runs = Runs(row, start, stop, np.bincount(row, minlength=self.blocks)[row] == 1)
         tiles, runs = self._standing(runs)
         yield from tiles
+        wide = (runs.stop - runs.start > 1) | runs.alone
+        scattered, runs = runs.where(~wide), runs.where(wide)
         height = self.height
         while height > 1:
             tiles, runs = self._tall(runs, height)
@@ -73,7 +76,7 @@ class BlockTiler:
             height //= 2
         tiles, runs = self._in_step(runs)
         yield from tiles
-        yield from self._gathered(runs)
+        yield from self._gathered(Runs.of([runs, scattered]))
 
     def _standing(self, runs: Runs) -> tuple[list[Tile], Runs]:
         """Runs that neighbouring rows have in common, as one tall tile each; and the runs that are left."""
@@ -145,12 +148,14 @@ class BlockTiler:
         self, runs: Runs, offset: Numbers, *, apart: npt.NDArray[np.bool_], pitch: int = 1
     ) -> tuple[Numbers, Numbers, Numbers]:
         """Runs alike, relative to ``offset``, in rows ``pitch`` apart: (order, first of each group, how many)."""
-        side, rows = 2 * self.blocks + 1, self.blocks // pitch + 2
-        start, stop = runs.start - offset + self.blocks, runs.stop - offset + self.blocks
-        alike = ((start * side + stop) * pitch + runs.row % pitch) * rows + runs.row // pitch
-        order = np.argsort(alike, kind="stable")
-        begins = np.flatnonzero((np.diff(alike[order], prepend=-2) != 1) | apart[order])
-        return order, order[begins], np.diff(begins, append=len(order))
+        alike = (runs.start - offset + self.blocks).astype(np.int64) * (self.blocks + 1) + (runs.stop - runs.start)
+        alike = alike * pitch + runs.row % pitch
+        order = np.argsort(alike, kind="stable")  # row after row where they are alike
+        alike, row = alike[order], runs.row[order]
+        begins = np.ones(len(order), bool)
+        begins[1:] = (alike[1:] != alike[:-1]) | (row[1:] - row[:-1] != pitch) | apart[order[1:]]
+        first = np.flatnonzero(begins)
+        return order, order[first], np.diff(first, append=len(order))
 
     def _gathered(self, runs: Runs) -> Iterator[Tile]:
         """Rows that have as many single blocks left, as one tile each; a short last block is a piece of its own."""

@@ -21,6 +21,7 @@ class DilatedBranches(TileStrategy):
     """
 
     name: ClassVar[str] = "dilated"
+    tiled_by: ClassVar[tuple[str, ...]] = ("keys",)
 
     def serves(self, pattern: Pattern) -> bool:
         """Dilated attention."""

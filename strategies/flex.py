@@ -1,4 +1,8 @@
-"""FlexAttention: every pattern as a block mask built directly, never through an N x N mask."""
+"""FlexAttention: every pattern as a block mask built directly, never through an N x N mask of tokens.
+
+The kernels read the mask as tables with a row for each block of queries, as wide as the longest one: blocks x blocks
+where one row sees every block, on the CPU (of blocks seen in part) and in training, which take no narrower ones.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,7 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.flash_buffers import block_buffers
-from autotune.strategies.flex_lists import BLOCK, block_lists, padded
+from autotune.strategies.flex_lists import BLOCK, block_counts, block_lists, padded
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_blocks import BlockSparse
 from autotune.strategies.pattern_dilated import Dilated
@@ -53,12 +57,16 @@ class Flex(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, block lists, on the CPU the kernel's buffers, on CUDA the log-sum-exp; gradients when training."""
-        blocks = -(-problem.query_len // BLOCK) * _list_width(problem, pattern)
-        total = problem.output_bytes + 8 * blocks
+        total = problem.output_bytes + 4 * -(-problem.query_len // BLOCK) * sum(_list_widths(problem, pattern))
         if problem.device == "cpu":
             return total + block_buffers(problem, BLOCK, BLOCK)
         total += 4 * problem.batch * problem.heads * problem.query_len
         return total + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
+
+    def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
+        """Those of all blocks that are visited, of which a pattern may need little."""
+        visited = sum(int(counts.sum()) for counts in block_counts(problem, pattern))
+        return pattern.flops(problem) * problem.heads * visited * BLOCK**2 / pattern.pairs(problem)
 
     def one_length_only(self, config: Config) -> bool:
         """Always: a block mask is of one length."""
@@ -131,16 +139,16 @@ def all_keys(problem: Problem) -> Modifier:
 
 
 def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> BlockMask:
-    """The pattern's block lists, in time and memory proportional to the blocks listed.
+    """The pattern's block lists, found in time and memory proportional to the blocks listed; see above for the tables.
 
     Also where nothing is masked: without block lists the CPU's kernel allocates N x N bytes, eight times over.
     """
-    lists, width = block_lists(problem, pattern), _list_width(problem, pattern)
+    lists, widths = block_lists(problem, pattern), _list_widths(problem, pattern)
     with device:  # where tables of the mask are made
         mask_mod = mask_function(problem, pattern)
     return BlockMask.from_kv_blocks(
-        *padded(lists.partial_counts, lists.partial, width, device),
-        *padded(lists.full_counts, lists.full, width, device),
+        *padded(lists.partial_counts, lists.partial, widths[0], device),
+        *padded(lists.full_counts, lists.full, widths[1], device),
         BLOCK_SIZE=BLOCK,
         mask_mod=mask_mod,
         seq_lengths=(problem.query_len, problem.kv_len),
@@ -148,8 +156,10 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
     )
 
 
-def _list_width(problem: Problem, pattern: Pattern) -> int:
-    """Columns of the block lists: all blocks where the CPU's kernel or the lists of the backward pass need them."""
-    if problem.device == "cpu" or problem.training:
-        return -(-problem.kv_len // BLOCK)
-    return block_lists(problem, pattern).width
+def _list_widths(problem: Problem, pattern: Pattern) -> tuple[int, int]:
+    """Columns of the tables of partial and of full blocks, at least one."""
+    blocks = -(-problem.kv_len // BLOCK)
+    if problem.training:  # torch makes the lists of the backward pass by turning tables of blocks x blocks
+        return blocks, blocks
+    partial, full = (max(1, int(counts.max())) for counts in block_counts(problem, pattern))
+    return (blocks if problem.device == "cpu" else partial), full  # the CPU's kernel takes the columns for the length

@@ -24,22 +24,24 @@ class BlockLists:
     full_counts: Numbers
     full: Numbers
 
-    @property
-    def width(self) -> int:
-        """The most blocks that a row has in either list, at least one."""
-        return max(1, int(self.partial_counts.max()), int(self.full_counts.max()))
-
 
 def block_lists(problem: Problem, pattern: Pattern) -> BlockLists:
     """The blocks of a pattern, causal cut included."""
     if isinstance(pattern, BlockSparse):
         return _of_runs(pattern, problem.kv_len, problem.causal)
-    rows = [
-        _of_extent(problem, pattern, start, min(start + BLOCK, problem.query_len))
-        for start in range(0, problem.query_len, BLOCK)
-    ]
-    some, whole = ([row[side] for row in rows] for side in (0, 1))
-    return BlockLists(_counts(some), np.concatenate(some), _counts(whole), np.concatenate(whole))
+    rows, (some, whole) = _rows_of_extents(problem, pattern), block_counts(problem, pattern)
+    partial = np.concatenate([np.setdiff1d(seen, inside) for seen, inside in rows])
+    return BlockLists(some, partial, whole, np.concatenate([np.array(inside, int) for _, inside in rows]))
+
+
+@lru_cache(maxsize=64)
+def block_counts(problem: Problem, pattern: Pattern) -> tuple[Numbers, Numbers]:
+    """How many key blocks each block of queries sees in part, and how many as a whole."""
+    if isinstance(pattern, BlockSparse):
+        lists = block_lists(problem, pattern)
+        return lists.partial_counts, lists.full_counts
+    rows = _rows_of_extents(problem, pattern)
+    return np.array([len(seen) - len(whole) for seen, whole in rows]), np.array([len(whole) for _, whole in rows])
 
 
 def padded(counts: Numbers, blocks: Numbers, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,18 +57,17 @@ def padded(counts: Numbers, blocks: Numbers, width: int, device: torch.device) -
     return first[None, None], second[None, None]
 
 
-def _counts(rows: list[Numbers]) -> Numbers:
-    return np.array([len(row) for row in rows])
-
-
-def _of_extent(problem: Problem, pattern: Pattern, start: int, stop: int) -> tuple[Numbers, Numbers]:
-    """(partial, full) key blocks of queries ``start .. stop - 1``, by what a pattern knows of all of them."""
-    first, last = pattern.extent(problem, start, stop)
-    full_first, full_last = pattern.common(problem, start, stop)
-    if problem.causal:
-        last, full_last = min(last, stop), min(full_last, start)
-    whole = np.arange(-(-full_first // BLOCK), max(-(-full_first // BLOCK), full_last // BLOCK))
-    return np.setdiff1d(np.arange(first // BLOCK, -(-last // BLOCK)), whole), whole
+def _rows_of_extents(problem: Problem, pattern: Pattern) -> list[tuple[range, range]]:
+    """Key blocks that each block of queries sees anything of, and as a whole, by what a pattern knows of them all."""
+    rows = []
+    for start in range(0, problem.query_len, BLOCK):
+        stop = min(start + BLOCK, problem.query_len)
+        first, last = pattern.extent(problem, start, stop)
+        full_first, full_last = pattern.common(problem, start, stop)
+        if problem.causal:
+            last, full_last = min(last, stop), min(full_last, start)
+        rows.append((range(first // BLOCK, -(-last // BLOCK)), range(-(-full_first // BLOCK), full_last // BLOCK)))
+    return rows
 
 
 @lru_cache(maxsize=4)

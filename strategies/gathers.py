@@ -33,6 +33,11 @@ class Gather:
         return int(self.starts[0, 0])
 
     @property
+    def hull(self) -> range:
+        """From the first position to the last."""
+        return range(int(self.starts.min()), int(self.starts.max()) + self.piece)
+
+    @property
     def step(self) -> int:
         """Positions of a piece are neighbours."""
         return 1

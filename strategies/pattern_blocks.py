@@ -55,13 +55,19 @@ class BlockSparse(Pattern):
         return count(head, query, key)
 
     def counter(self, problem: Problem) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        """See `Pattern`: a look-up in a table of bits for blocks, on the default device."""
-        size, bits = self.block_length, self.layout(problem.kv_len).bits()
-        width, table = bits.shape[1], torch.as_tensor(bits.ravel())
+        """See `Pattern`: a bisection of the row's runs, in tables of all runs on the default device."""
+        size, layout = self.block_length, self.layout(problem.kv_len)
+        tables = (layout.pointer, layout.starts, layout.stops)
+        pointer, starts, stops = (torch.as_tensor(part.astype(np.int32)) for part in tables)
+        steps = [1 << bit for bit in reversed(range(int(np.diff(layout.pointer).max() - 1).bit_length()))]
 
         def count(head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-            block = key // size + head * 0
-            return table[query // size * width + block // 8].to(torch.int32) >> (block % 8).to(torch.int32) & 1
+            row, block = query // size, key // size + head * 0
+            run, last = pointer[row], pointer[row + 1] - 1
+            for step in steps:  # to the last run that does not start after the block
+                further = torch.minimum(run + step, last)
+                run = torch.where(starts[further] <= block, further, run)
+            return ((starts[run] <= block) & (block < stops[run])).to(torch.int32)
 
         return count
 

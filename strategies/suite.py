@@ -3,12 +3,22 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from autotune.strategies.config import Config
+from autotune.strategies.catalog import STRATEGIES
+from autotune.strategies.config import Config, Value
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Direction, Problem
 
 TUNED = "tuned"  # the name of what a search decided on
+
+
+def configured(strategy: str, problem: Problem, pattern: Pattern, **params: Value) -> Config:
+    """A strategy's default but for some parameters; it names every choice, and so is what a search calls it.
+
+    Kernels differ by machine, and a report may be made on another; where none is named, the preferred one runs.
+    """
+    default = STRATEGIES[strategy].space(problem, pattern).default
+    return Config.of(strategy, **{name: value for name, value in default.params if name != "kernel"} | params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,15 @@
 """How near each strategy comes to the rate of dense attention, and what that gains over exact attention."""
 
-from collections.abc import Callable
+from functools import partial
 
-from autotune.strategies.catalog import STRATEGIES
-from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
-from autotune.strategies.problem import Problem
-from autotune.strategies.suite import TUNED, Implementation, Reference, Series, Suite
+from autotune.strategies.suite import TUNED, Implementation, Reference, Series, Suite, configured
 
 LONG = Dilated((2048, 4096, 8192), (1, 2, 4))
 SHORT = Dilated((1024, 2048, 4096), (1, 2, 4))
 WINDOWS = (LocalWindow(0.9), LocalWindow(0.95))
-
-
-def _default(strategy: str) -> Callable[[Problem, Pattern], Config]:
-    def config(problem: Problem, pattern: Pattern) -> Config:
-        default = STRATEGIES[strategy].space(problem, pattern).default
-        # Kernels differ by machine, and a report may be made on another; where none is named, the preferred one runs.
-        return Config(strategy, tuple(each for each in default.params if each[0] != "kernel"))
-
-    return config
 
 
 def _strategy(name: str, definition: str, patterns: tuple[Pattern, ...]) -> Implementation:
@@ -29,7 +17,7 @@ def _strategy(name: str, definition: str, patterns: tuple[Pattern, ...]) -> Impl
         name=name,
         definition=f"{definition} The strategy's default configuration.",
         serves=lambda pattern: pattern in patterns,
-        config=_default(name),
+        config=partial(configured, name),
         names_function=False,
     )
 
@@ -38,7 +26,7 @@ EXACT = Implementation(
     name="exact",
     definition="Exact attention by torch's scaled_dot_product_attention, which also is the reference.",
     serves=lambda pattern: pattern == Dense(),
-    config=_default("sdpa"),
+    config=partial(configured, "sdpa"),
 )
 
 EFFICIENCY = Suite(

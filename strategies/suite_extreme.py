@@ -1,13 +1,14 @@
 """The published "extreme sequence" benchmark, every row computing what its name promises."""
 
 from collections.abc import Callable
+from functools import partial
 
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
-from autotune.strategies.suite import Implementation, Series, Suite
+from autotune.strategies.suite import Implementation, Series, Suite, configured
 
 EXACT = "Exact_SDPA"
 FAST_BLOCK = {"cpu": 4096, "cuda": 65536}
@@ -22,7 +23,7 @@ def _dilated(pattern: Pattern) -> bool:
 def _ring(chunks: int, query_block: int = 0) -> Callable[[Problem, Pattern], Config]:
     def config(problem: Problem, pattern: Pattern) -> Config:
         chunk_size = -(-problem.kv_len // chunks)
-        return Config.of("ring", chunk_size=chunk_size, query_block=query_block, compile="off")
+        return configured("ring", problem, pattern, chunk_size=chunk_size, query_block=query_block)
 
     return config
 
@@ -65,9 +66,7 @@ def _local_window_row(sparsity: float) -> Implementation:
             f"side, in one softmax; k is the largest with which at most {1 - sparsity:.0%} of all pairs are computed."
         ),
         serves=lambda pattern: pattern == window,
-        config=lambda problem, pattern: Config.of(
-            "block_sparse", query_tile=1024, query_block=QUERY_BLOCK, compile="off"
-        ),
+        config=partial(configured, "block_sparse", query_tile=1024, query_block=QUERY_BLOCK),
         refusal=refusal,
     )
 
@@ -86,7 +85,7 @@ EXTREME = Suite(
             name=EXACT,
             definition="The baseline: exact attention by torch's scaled_dot_product_attention; every query, every key.",
             serves=lambda pattern: pattern == Dense(),
-            config=lambda problem, pattern: Config.of("sdpa", backend="auto", compile="off"),
+            config=partial(configured, "sdpa", backend="auto"),
         ),
         Implementation(
             name="DilatedAttention",
@@ -95,7 +94,7 @@ EXTREME = Suite(
                 "branches share one softmax. Branch by branch over the whole sequence, not compiled."
             ),
             serves=_dilated,
-            config=lambda problem, pattern: Config.of("dilated", query_block=0, compile="off"),
+            config=partial(configured, "dilated", query_block=0),
         ),
         Implementation(
             name="ImprovedDilatedAttention",
@@ -104,7 +103,9 @@ EXTREME = Suite(
                 "finished before the next begin, so that partial results are merged before they leave the cache."
             ),
             serves=_dilated,
-            config=lambda problem, pattern: Config.of("dilated", query_block=FAST_BLOCK[problem.device], compile="off"),
+            config=lambda problem, pattern: configured(
+                "dilated", problem, pattern, query_block=FAST_BLOCK[problem.device]
+            ),
         ),
         *(_ring_row(chunks) for chunks in (1, 4, 8, 16)),
         *(_production_row(chunks) for chunks in (1, 8, 16)),

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import Kernel
+from autotune.strategies.tile_schedule import QueryBlock, TileSchedule
 from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
@@ -33,25 +34,11 @@ def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, 
     total_lse.copy_(torch.logaddexp(total_lse, lse))
 
 
-@dataclass(frozen=True, slots=True)
-class QueryBlock:
-    """Consecutive queries that are finished before the next ones begin, and the tiles that do it."""
-
-    start: int
-    stop: int
-    tiles: tuple[Tile, ...]
-
-    @property
-    def fresh_rows(self) -> int:
-        """How many (head, query) rows are written by fresh tiles, each of which is written once."""
-        return sum(tile.head_count * tile.query.repeat * tile.query.length for tile in self.tiles if tile.fresh)
-
-
 @dataclass(frozen=True)
 class TilePlan:
     """What to run: the tiles, on which kernel, merged by what."""
 
-    blocks: tuple[QueryBlock, ...]
+    blocks: TileSchedule
     kernel: Kernel
     merge: Merge = merge_rows
     copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
@@ -122,6 +109,7 @@ def _forward(
         _run(plan, block, (query, key, value), total, lse[:, :, rows], scale)
         if total is not target:
             target.copy_(total)
+        del total  # not beside that of the next block
     return out, lse
 
 

@@ -32,17 +32,20 @@ def within_copies(tile: Tile, most: int) -> Iterator[Tile]:
             yield replace(tile, query=query, key=part, fresh=tile.fresh and piece == 0)
 
 
-def visit_in_chunks(tiles: Iterable[Tile], kv_len: int, chunk_size: int) -> Iterator[Tile]:
+def visit_in_chunks(tiles: Iterable[Tile], chunk_size: int) -> Iterator[Tile]:
     """The same function with keys visited chunk by chunk (Ring Attention, arXiv 2310.01889, on one device).
 
     Every tile is cut at multiples of ``chunk_size``; all pieces of one chunk come before those of the next.
     """
     tiles = list(tiles)
-    if len(tiles) > 1:  # an early chunk of one tile may write a row before the tile that had it to itself
-        tiles = [replace(tile, fresh=False) for tile in tiles]
-    for start in range(0, kv_len, chunk_size):
-        for tile in tiles:
-            yield from _cut(tile, tile.key, _cut_keys, start, min(start + chunk_size, kv_len))
+    visits = [
+        (chunk, index)
+        for index, keys in enumerate(tile.key.hull for tile in tiles)
+        for chunk in range(keys[0] // chunk_size, keys[-1] // chunk_size + 1)
+    ]
+    for chunk, index in sorted(visits):
+        tile, start = tiles[index], chunk * chunk_size
+        yield from _cut(tile, tile.key, _cut_keys, start, start + chunk_size)
 
 
 def within_queries(tiles: Iterable[Tile], start: int, stop: int) -> Iterator[Tile]:

@@ -1,8 +1,9 @@
 """The base of strategies that are a list of dense tiles."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache, partial
+from typing import ClassVar
 
 import torch
 
@@ -14,9 +15,9 @@ from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.strategies.tile_attention import Merge, QueryBlock, TilePlan, bind, merge_rows
-from autotune.strategies.tile_cuts import within_copies, within_grid, within_queries
-from autotune.strategies.tile_memory import tile_bytes
+from autotune.strategies.tile_attention import Merge, TilePlan, bind, merge_rows
+from autotune.strategies.tile_memory import TileSizes, tile_bytes
+from autotune.strategies.tile_schedule import Cuts, TileSchedule
 from autotune.strategies.tiles import Tile
 
 # The first is the default. On two CPU cores blocks are as fast, and halve the peak memory of dilated attention.
@@ -35,6 +36,8 @@ class TileStrategy(Strategy):
     unrolling hundreds of them into one graph costs 40 s of compilation and runs slower (2 cores, 8,192 tokens).
     """
 
+    tiled_by: ClassVar[tuple[str, ...]] = ()  # the parameters that `tiles` looks at
+
     @abstractmethod
     def tiles(self, problem: Problem, pattern: Pattern, config: Config) -> Iterable[Tile]:
         """The tiles whose union is the pattern."""
@@ -46,6 +49,10 @@ class TileStrategy(Strategy):
     def choices(self, problem: Problem, pattern: Pattern) -> tuple[Choice, ...]:
         """Parameters of the tiles."""
         return ()
+
+    def keys_at_once(self, problem: Problem, config: Config) -> int:
+        """How many keys all queries of a block visit before the next ones; 0 for all."""
+        return 0
 
     def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
         """The pattern, or a dtype that no kernel with a log-sum-exp takes."""
@@ -65,33 +72,33 @@ class TileStrategy(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, the running block and the largest kernel call; gradients when training."""
-        tiles, block = self.tiles(problem, pattern, config), _query_block(problem, config)
-        return tile_bytes(problem, tiles, block, _copied_at_once(problem), copies=_copies(config))
+        return tile_bytes(problem, self._sizes(problem, pattern, config), self._cuts(problem, config), _copies(config))
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Those of the tiles."""
-        pairs = sum(tile.head_count * tile.pairs for tile in self.tiles(problem, pattern, config))
-        return pattern.flops(problem) * pairs / pattern.pairs(problem)
+        return pattern.flops(problem) * self._sizes(problem, pattern, config).pairs / pattern.pairs(problem)
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Bind the tiles to a kernel and a merge."""
         names = kernel_names(problem)
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
-        tiles = [part for tile in self.tiles(problem, pattern, config) for part in within_grid(tile)]
-        size, length = _query_block(problem, config), problem.query_len
-        most = _copied_at_once(problem)
-        blocks = [
-            QueryBlock(start, min(start + size, length), tuple(_pieces(tiles, start, start + size, most)))
-            for start in range(0, length, size)
-        ]
+        cuts = self._cuts(problem, config)
+        schedule = TileSchedule(self.tiles(problem, pattern, config), problem.query_len, cuts)
         merge = _merge(config.string("compile", "off"), problem.dtype)
-        return bind(TilePlan(tuple(blocks), kernel, merge, copies=_copies(config)))
+        return bind(TilePlan(schedule, kernel, merge, copies=_copies(config)))
+
+    def _cuts(self, problem: Problem, config: Config) -> Cuts:
+        return Cuts(_query_block(problem, config), self.keys_at_once(problem, config), _copied_at_once(problem))
+
+    def _sizes(self, problem: Problem, pattern: Pattern, config: Config) -> TileSizes:
+        """Those of the tiles, once for all configurations that have the same ones."""
+        params = tuple(param for param in config.params if param[0] in self.tiled_by)
+        return _sizes(self, problem, pattern, Config(config.strategy, params))
 
 
-def _pieces(tiles: Iterable[Tile], start: int, stop: int, most: int) -> Iterator[Tile]:
-    """What the tiles do for some queries, with at most so many key positions copied at once."""
-    for tile in within_queries(tiles, start, stop):
-        yield from within_copies(tile, most)
+@lru_cache(maxsize=256)
+def _sizes(strategy: TileStrategy, problem: Problem, pattern: Pattern, config: Config) -> TileSizes:
+    return TileSizes.of(strategy.tiles(problem, pattern, config))
 
 
 def _copied_at_once(problem: Problem) -> int:

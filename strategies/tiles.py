@@ -27,6 +27,11 @@ class Span:
         """Whether two repeats share a position."""
         return self.repeat > 1 and self.stride < self.step * (self.length - 1) + 1
 
+    @property
+    def hull(self) -> range:
+        """From the first position to the last."""
+        return range(self.start, self.start + self.stride * (self.repeat - 1) + self.step * (self.length - 1) + 1)
+
     def repeats(self, first: int, stop: int) -> "Span":
         """Only the repeats ``first .. stop - 1``."""
         return replace(self, start=self.start + self.stride * first, repeat=stop - first)

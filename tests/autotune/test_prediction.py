@@ -8,6 +8,7 @@ from autotune.db.records import Status
 from autotune.environment import environment_of
 from autotune.prediction import Evidence
 from autotune.selector import Selector
+from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_dilated import Dilated
@@ -82,6 +83,16 @@ def test_a_schedule_that_grows_with_the_length_is_interpolated_by_its_kind(evide
     known = evidence(*((problem, Dilated.longnet(problem.kv_len), config, ok(2.0)) for problem in (LOW, HIGH)))
     (option,) = known.interpolated(BETWEEN, Dilated.longnet(2048))
     assert option.pattern == Dilated.longnet(2048)
+
+
+@pytest.mark.parametrize("peak_bytes", [None, 0])
+def test_a_run_whose_memory_was_not_seen_takes_what_is_estimated(evidence, peak_bytes):
+    unseen = replace(ok(1.0), peak_memory_bytes=peak_bytes)
+    (option,) = evidence((LOW, DENSE, AUTO, unseen)).measured(LOW, DENSE)
+    estimate = STRATEGIES["sdpa"].memory_bytes(LOW, DENSE, AUTO)
+    assert (option.memory.peak_bytes, option.memory.basis) == (estimate, "estimated")
+    (option,) = evidence((LOW, DENSE, AUTO, ok(1.0, peak_mib=9.0))).measured(LOW, DENSE)
+    assert (option.memory.peak_bytes, option.memory.basis) == (9 << 20, "measured")
 
 
 def test_shipped_results_serve_where_nothing_is_measured(tmp_path):

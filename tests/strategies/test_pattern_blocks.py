@@ -152,3 +152,15 @@ def timed(pattern):
     begin = time.thread_time()
     pattern.find_runs(MILLION)
     return time.thread_time() - begin
+
+
+def test_looking_up_pairs_takes_memory_for_the_runs_and_not_for_blocks_by_blocks():
+    pattern, problem = GlobalWindowRandom(2, 3, 3, block_size=16), Problem.self_attention(MILLION, heads=1)
+    layout, tokens = pattern.layout(MILLION), torch.tensor([0, 1, 16, 524_288, MILLION - 1])
+    tracemalloc.start()
+    seen = pattern.multiplicity(problem, torch.tensor(0), tokens[:, None], tokens)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 4 * layout.nbytes
+    rows = layout.seen((tokens // 16).numpy())
+    assert seen.tolist() == torch.from_numpy(rows)[:, tokens // 16].int().tolist()

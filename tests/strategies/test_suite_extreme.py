@@ -67,6 +67,14 @@ def test_a_name_stands_for_one_configuration_and_the_configuration_for_the_name(
         assert EXTREME.name_of(problem, pattern, each.config(problem, pattern)) == each.name
 
 
+@pytest.mark.parametrize("length", [1000, 8192, 1 << 20])
+def test_every_row_names_all_choices_and_so_is_the_configuration_that_a_search_tries(length):
+    for each, problem, pattern in served(length):
+        config = each.config(problem, pattern)
+        default = STRATEGIES[config.strategy].space(problem, pattern).default
+        assert config.values.keys() == default.values.keys()
+
+
 @pytest.mark.parametrize("length", [241, 1000, *LENGTHS, 100_000, 100_001])
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if "_r" in name])
 def test_a_ring_visits_as_many_chunks_as_its_name_says(name, length):

@@ -63,7 +63,9 @@ def in_blocks(tiles, size):
 
 
 def in_chunks(tiles, size):
-    return list(visit_in_chunks(tiles, LENGTH, size))
+    """Chunk after chunk of keys; of several tiles, none may then call its rows fresh, see `Ring.tiles`."""
+    tiles = [replace(tile, fresh=tile.fresh and len(tiles) == 1) for tile in tiles]
+    return list(visit_in_chunks(tiles, size))
 
 
 def chunks_then_blocks(tiles, size):
