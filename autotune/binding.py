@@ -10,7 +10,7 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 from autotune.call import DENSE, Call, describe, fitted, require_dense, torch_attention
 from autotune.decision import Decision, NothingFitsError
 from autotune.environment import free_memory_bytes
-from autotune.graphs import Graphs
+from autotune.graphs import FULL, Graphs, Implementation
 from autotune.knowledge import read_selector
 from autotune.out_of_memory import is_out_of_memory
 from autotune.selector import Selector
@@ -42,6 +42,14 @@ class Bound:
 
     decision: Decision
     attend: Attention
+    device: torch.device
+
+    @property
+    def implementation(self) -> Implementation:
+        """What is built, of a call that strategies are asked for."""
+        decision = self.decision
+        assert decision.problem is not None
+        return Implementation(self.device, decision.problem, decision.pattern, decision.config)
 
 
 class Table:
@@ -55,7 +63,9 @@ class Table:
         self._bound: dict[Hashable, Bound] = {}  # by the keys of `calls`
         self._decided: dict[Hashable, Bound] = {}  # by what is asked
         self._selectors: dict[torch.device, Selector] = {}
-        self._ceilings: dict[Problem, dict[Pattern, int]] = {}  # less than what ran out of memory
+        self._built: dict[Implementation, Attention] = {}
+        self._ruled_out: dict[Implementation, str] = {}  # and why
+        self._ceilings: dict[tuple[torch.device, Problem], dict[Pattern, int]] = {}  # less than what ran out of memory
         self._graphs = Graphs()
         self._lock = Lock()
 
@@ -74,10 +84,13 @@ class Table:
             except NothingFitsError as error:
                 raise error from failure
             try:
-                return bound, bound.attend(query, key, value, scale=scale)
+                out = bound.attend(query, key, value, scale=scale)
             except REMEDIABLE as error:
                 self._learn(bound, error)
                 failure = error.with_traceback(None)  # frames hold tensors
+            else:
+                self._note_graph(bound)
+                return bound, out
 
     def bind(
         self, asked: Asked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, ahead: bool = False
@@ -91,11 +104,11 @@ class Table:
         if call.problem is None:
             require_dense(asked.patterns, call.only_torch)
             decision = torch_decision(call, query, f"{call.only_torch} is served by torch's own attention")
-            return Bound(decision, torch_attention(asked.is_causal, asked.enable_gqa))
+            return Bound(decision, torch_attention(asked.is_causal, asked.enable_gqa), query.device)
         kind = (call, asked, query.device)
         with self._lock:
             bound = self._decided.get(kind)
-            if bound is None or ahead or self._hindrance(call.problem, bound.decision):
+            if bound is None or ahead or self._hindrance(bound.implementation, wanted=True):
                 bound = self._decide(call, call.problem, asked, query.device, ahead)
                 if len(self._decided) >= MOST_CALLS:
                     self._decided.clear()
@@ -121,22 +134,34 @@ class Table:
             problem,
             asked.patterns,
             free if asked.memory_limit is None else asked.memory_limit,
-            ceilings=self._ceilings.get(problem, {}),
-            hindrance=lambda pattern, config, measured: self._graphs.hindrance(
-                problem, pattern, config, measured or ahead
+            ceilings=self._ceilings.get((device, problem), {}),
+            hindrance=lambda pattern, config, measured: self._hindrance(
+                Implementation(device, problem, pattern, config), wanted=measured or ahead
             ),
         )
-        attend = build(problem, decision.pattern, decision.config)
-        return Bound(decision, attend if call.plain else fitted(attend, call))
+        attend = self._build(Implementation(device, problem, decision.pattern, decision.config))
+        return Bound(decision, attend if call.plain else fitted(attend, call), device)
 
-    def _hindrance(self, problem: Problem, decision: Decision) -> str | None:
-        return self._graphs.hindrance(problem, decision.pattern, decision.config, wanted=True)
+    def _hindrance(self, one: Implementation, wanted: bool) -> str | None:
+        return self._ruled_out.get(one) or self._graphs.hindrance(one, wanted)
+
+    def _build(self, one: Implementation) -> Attention:
+        """The same callable for every kind of call that it serves: another one would compile anew."""
+        if one not in self._built:
+            if len(self._built) >= MOST_CALLS:
+                self._built = {kept: attend for kept, attend in self._built.items() if kept.compiles}
+            self._built[one] = build(one.problem, one.pattern, one.config)
+        return self._built[one]
+
+    def _note_graph(self, bound: Bound) -> None:
+        """An implementation has run: if it had to be compiled, it is."""
+        with self._lock:
+            if bound.decision.problem is not None:
+                self._graphs.add(bound.implementation)
 
     def remember(self, call: Hashable, bound: Bound) -> None:
         """Serve calls like this one by the same callable from now on."""
         with self._lock:
-            if (problem := bound.decision.problem) is not None:
-                self._graphs.add(problem, bound.decision.pattern, bound.decision.config)
             if len(self.calls) >= MOST_CALLS:
                 self.calls.clear()
                 self._bound.clear()
@@ -154,10 +179,11 @@ class Table:
             raise error
         with self._lock:
             if is_out_of_memory(error):
-                ceilings = self._ceilings.setdefault(decision.problem, {})
+                ceilings = self._ceilings.setdefault((bound.device, decision.problem), {})
                 ceilings[decision.pattern] = decision.predicted_memory_bytes - 1
-            elif isinstance(error, FailOnRecompileLimitHit):
+            elif isinstance(error, FailOnRecompileLimitHit) and decision.source != "default":
                 self._graphs.fill(decision.config)
+                self._ruled_out[bound.implementation] = FULL  # though it may have a graph for other strides or scales
             else:
                 raise error
             self._decided = {kind: one for kind, one in self._decided.items() if one is not bound}

@@ -11,10 +11,10 @@ import autotune
 from autotune import Config, Dense, LocalWindow, Problem, binding, graphs, knowledge, runtime
 from autotune.db.store import Store
 from autotune.decision import NothingFitsError
-from autotune.graphs import GRAPHS_PER_CONFIG, Graphs, graph_of
+from autotune.graphs import GRAPHS_PER_CONFIG, Graphs, Implementation
 from autotune.strategies.problem import Problem as Shape
 
-from .records import MIB, fill, ok
+from .records import CPU, MIB, fill, ok
 
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarning")
 DENSE = Dense()
@@ -148,20 +148,23 @@ def test_a_new_length_compiles_nothing_for_itself(database):
 
 def test_a_graph_for_every_length_is_one():
     lengths = [Shape.self_attention(length) for length in (2, 64, 65, 100_000)]
-    assert len({graph_of(problem, DENSE, DYNAMIC) for problem in lengths}) == 1
-    assert len({graph_of(problem, DENSE, STATIC) for problem in lengths}) == 4
-    assert graph_of(lengths[0], DENSE, AUTO) is None
-    assert graph_of(Shape(query_len=1, kv_len=64), DENSE, DYNAMIC) != graph_of(lengths[1], DENSE, DYNAMIC)
+    dynamic = [Implementation(CPU, problem, DENSE, DYNAMIC) for problem in lengths]
+    assert len({one.graph for one in dynamic}) == 1
+    assert len({one._replace(config=STATIC).graph for one in dynamic}) == 4
+    assert dynamic[0]._replace(config=AUTO).graph is None
+    assert dynamic[0]._replace(problem=Shape(query_len=1, kv_len=64)).graph != dynamic[0].graph
+    assert dynamic[0]._replace(device=torch.device("cuda", 1)).graph != dynamic[0].graph
 
 
 def test_a_configuration_has_at_most_so_many_graphs():
     known = Graphs()
-    problems = [Shape.self_attention(64 + index) for index in range(GRAPHS_PER_CONFIG + 1)]
-    for problem in problems[:-1]:
-        assert known.hindrance(problem, DENSE, STATIC, wanted=True) is None
-        known.add(problem, DENSE, STATIC)
-    assert known.hindrance(problems[0], DENSE, STATIC, wanted=False) is None
-    assert "8 graphs are compiled" in known.hindrance(problems[-1], DENSE, STATIC, wanted=True)
+    lengths = [64 + index for index in range(GRAPHS_PER_CONFIG + 1)]
+    every = [Implementation(CPU, Shape.self_attention(length), DENSE, STATIC) for length in lengths]
+    for one in every[:-1]:
+        assert known.hindrance(one, wanted=True) is None
+        known.add(one)
+    assert known.hindrance(every[0], wanted=False) is None
+    assert "8 graphs are compiled" in known.hindrance(every[-1], wanted=True)
 
 
 def test_nothing_compiles_while_a_cuda_graph_is_captured(database, tensors, monkeypatch, failing):
