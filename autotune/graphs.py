@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from autotune.strategies.catalog import strategy_of
-from autotune.strategies.compiling import OFF
+from autotune.strategies.compiling import CUDA_GRAPH_MODES, OFF
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
@@ -60,7 +60,9 @@ class Graphs:
             one: what would run.
             wanted: whether a graph for this very length is worth compiling: it was measured, or is warmed up.
         """
-        graph, ready = one.graph, self._ready[one.config]
+        graph, ready = one.graph, self._ready.get(one.config, ())
+        if graph is not None and one.config.string("compile", OFF) in CUDA_GRAPH_MODES and capturing():
+            return "it replays a CUDA graph of its own, and one is being captured"
         if graph is None or graph in ready:
             return None
         if one.config in self._full or len(ready) >= GRAPHS_PER_CONFIG:
@@ -83,4 +85,5 @@ class Graphs:
 
 def capturing() -> bool:
     """Whether a CUDA graph is being captured."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return started and torch.cuda.is_current_stream_capturing()
