@@ -3,14 +3,14 @@
 import math
 import time
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
 
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from autotune.bound import Bound, OutdatedError
+from autotune.bound import Bound, OutdatedError, faster_with_more_memory
 from autotune.call import Call, describe, fitted
 from autotune.decision import Decision, NothingFitsError
 from autotune.environment import free_memory_bytes
@@ -90,7 +90,7 @@ class Table:
     def bind(
         self, asked: Asked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, ahead: bool = False
     ) -> Bound:
-        """What serves a call; with ``ahead``, a graph for one length only may be compiled for it.
+        """What serves a call; with ``ahead``, anew, and by a graph for one length only if that is the fastest.
 
         Raises:
             AutotuneError: the tensors do not belong together, or nothing can serve them.
@@ -105,6 +105,8 @@ class Table:
         if bound is None or ahead or bound.outdated or self._hindrance(bound.implementation, True):
             bound = self._decide(call, call.problem, asked, query.device, ahead)
             with self._lock:
+                if ahead:
+                    self._forget(bound.device, call.problem)
                 if len(self._decided) >= MOST_CALLS:
                     self._decided.clear()
                 self._decided[kind] = bound
@@ -132,6 +134,14 @@ class Table:
             bound = self._bound.pop(call)
         if not isinstance(error, OutdatedError):
             self._learn(bound, error)
+
+    def _forget(self, device: torch.device, problem: Problem) -> None:
+        """Calls of a problem do not go on with what served them before."""
+        for table in (self._decided, self._bound):
+            for call, bound in list(table.items()):
+                if (bound.device, bound.decision.problem) == (device, problem):
+                    del table[call]
+                    self.calls.pop(call, None)
 
     def _decide(self, call: Call, problem: Problem, asked: Asked, device: torch.device, ahead: bool) -> Bound:
         while True:
@@ -166,7 +176,7 @@ class Table:
             raise
         if capturing():
             return decision, -math.inf
-        held_back = _faster_with_more_memory(decision, room, ceilings, asked.memory_limit)
+        held_back = faster_with_more_memory(decision, room, ceilings, asked.memory_limit)
         return decision, time.monotonic() + RECONSIDERED_S if held_back else math.inf
 
     def _selector(self, device: torch.device) -> Selector:
@@ -183,6 +193,8 @@ class Table:
         if (attend := self._built.get(one)) is not None:
             return attend
         attend = build(one.problem, one.pattern, one.config)
+        if one.compiles and not one.problem.training:
+            attend = torch.no_grad()(attend)  # else another graph would be compiled with gradients enabled
         with self._lock:
             if len(self._built) >= MOST_CALLS:
                 self._built = {kept: attend for kept, attend in self._built.items() if kept.compiles}
@@ -229,15 +241,3 @@ class Table:
             self._failures.rule_out(one, short(error))
         text = f"autotune: {one.config.text} for {one.problem.key} {short(error)}; another configuration runs"
         warnings.warn(text, AutotuneWarning, stacklevel=2)
-
-
-def _faster_with_more_memory(
-    decision: Decision, room: int, ceilings: Mapping[Pattern, int], memory_limit: int | None
-) -> bool:
-    """Whether a faster configuration would run if as much memory were free as the caller allows."""
-    return any(
-        (decision.predicted_ms is None or one.predicted_ms < decision.predicted_ms)
-        and one.predicted_memory_bytes > min(room, ceilings.get(one.pattern, room))
-        and (memory_limit is None or one.predicted_memory_bytes <= memory_limit)
-        for one in decision.rejected
-    )

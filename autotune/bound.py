@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from autotune.decision import Decision
 from autotune.graphs import Implementation, capturing
+from autotune.strategies.pattern import Pattern
 from autotune.strategies.strategy import Attention
 
 
@@ -50,3 +52,15 @@ class Bound:
 
 class OutdatedError(RuntimeError):
     """It is to be decided again what serves a call; never leaves this package."""
+
+
+def faster_with_more_memory(
+    decision: Decision, room: int, ceilings: Mapping[Pattern, int], memory_limit: int | None
+) -> bool:
+    """Whether a faster configuration would run if as much memory were free as the caller allows."""
+    return any(
+        (decision.predicted_ms is None or one.predicted_ms < decision.predicted_ms)
+        and one.predicted_memory_bytes > min(room, ceilings.get(one.pattern, room))
+        and (memory_limit is None or one.predicted_memory_bytes <= memory_limit)
+        for one in decision.rejected
+    )

@@ -1,5 +1,8 @@
 """However calls differ in what graphs are specialised for, each ends, and a configuration has eight graphs at most."""
 
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -126,3 +129,78 @@ def test_graphs_of_one_configuration_leave_those_of_others_alone():
             out = build(problem, DENSE, config)(x, x, x)
             assert torch.allclose(out, scaled_dot_product_attention(x, x, x), atol=1e-5)
     assert graphs() == 4 + 4 + 1 + 1
+
+
+def test_what_is_warmed_up_compiles_no_more_however_it_is_called(measured):
+    measured(STATIC)
+    problems = [Problem.self_attention(length, heads=2, head_dim=8) for length in (50, 64)]
+    assert [one.config for one in autotune.warmup(problems, scale=0.3)] == [STATIC] * 2
+    compiled = graphs()
+    assert compiled == 4  # a layout each
+    for length, mode in product((50, 64), (torch.enable_grad, torch.no_grad)):
+        with mode():
+            check(torch.randn(1, 2, length, 8), scale=0.3)
+            swapped = [torch.randn(1, length, 2, 8).transpose(1, 2) for _ in range(3)]
+            out = autotune.attention(*swapped, scale=0.3)
+        assert torch.allclose(out, scaled_dot_product_attention(*swapped, scale=0.3), atol=1e-5)
+    assert graphs() == compiled
+
+
+def test_training_is_warmed_up_with_its_backward_pass(measured):
+    training = replace(PROBLEM, direction="training")
+    measured(STATIC, training)
+    with torch.no_grad():
+        assert [one.config for one in autotune.warmup([training])] == [STATIC]
+    compiled = graphs()
+    assert compiled == 2
+    leaves = [torch.randn(1, 64, 2, 8, requires_grad=True) for _ in range(3)]
+    autotune.attention(*(x.transpose(1, 2) for x in leaves)).sum().backward()
+    assert graphs() == compiled
+    assert all(x.grad is not None for x in leaves)
+
+
+def test_what_served_before_the_warm_up_does_not_go_on(measured):
+    measured(STATIC)
+    x = torch.randn(1, 2, 50, 8)
+    check(x)
+    check(x, memory_limit=1 << 30)
+    assert graphs() == 0
+    (decision,) = autotune.warmup([Problem.self_attention(50, heads=2, head_dim=8)])
+    assert (decision.config, graphs()) == (STATIC, 2)
+    for options in ({}, {"memory_limit": 1 << 30}):
+        check(x, **options)
+        assert autotune.explain(x, x, x, **options).config == STATIC
+    with counting() as calls:
+        check(x)
+    assert calls == [STATIC]
+    assert graphs() == 2
+
+
+@contextmanager
+def counting():
+    """Which configurations the entries of the table stand for, as they are called."""
+    table, called = runtime.table(), []
+    for call, attend in list(table.calls.items()):
+        config = table._bound[call].decision.config
+
+        def spy(*operands, attend=attend, config=config, **options):
+            called.append(config)
+            return attend(*operands, **options)
+
+        table.calls[call] = spy
+    yield called
+
+
+def test_more_than_the_graphs_suffice_for_is_told(measured):
+    measured(STATIC)
+    problems = [Problem.self_attention(length, heads=2, head_dim=8) for length in range(40, 46)]
+    assert [one.config for one in autotune.warmup(problems)] == [STATIC] * 4 + [OFF] * 2
+    assert graphs() == GRAPHS_PER_CONFIG
+
+
+def test_the_current_device_is_warmed_up(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    module = sys.modules[autotune.warmup.__module__]
+    assert module._device(replace(PROBLEM, device="cuda")) == torch.device("cuda", 3)
+    assert module._device(PROBLEM) == torch.device("cpu")
