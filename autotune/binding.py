@@ -1,5 +1,8 @@
 """The table of calls: for each kind of call made so far, the callable that serves it, and why that one."""
 
+import math
+import time
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
@@ -7,23 +10,26 @@ from threading import Lock
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from autotune.call import DENSE, Call, describe, fitted, require_dense, torch_attention
+from autotune.bound import Bound, OutdatedError, faster_with_more_memory
+from autotune.call import Call, describe, fitted
 from autotune.decision import Decision, NothingFitsError
 from autotune.environment import free_memory_bytes
-from autotune.graphs import Graphs
-from autotune.knowledge import read_selector
+from autotune.failures import Failures, short
+from autotune.graphs import FULL, Graphs, Implementation, capturing
+from autotune.knowledge import AutotuneWarning, read_selector
 from autotune.out_of_memory import is_out_of_memory
 from autotune.selector import Selector
 from autotune.strategies.catalog import build
-from autotune.strategies.config import Config
+from autotune.strategies.errors import AutotuneError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention
+from autotune.torch_only import require_dense, torch_attention, torch_decision
 
 FREE_MEMORY_SHARE = 0.9  # what a call may take where the caller names no limit
 MOST_CALLS = 10_000  # kinds of calls remembered: a decoding loop makes a new one with every token
+RECONSIDERED_S = 30.0  # how long a slower configuration serves because memory was short for a faster one
 REMEDIABLE = (RuntimeError, MemoryError, FailOnRecompileLimitHit)  # by another configuration, sometimes
-BY_TORCH = Config.of("sdpa", backend="auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +42,11 @@ class Asked:
     memory_limit: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The callable that serves a call, and why that one."""
-
-    decision: Decision
-    attend: Attention
-
-
 class Table:
     """What is known of every device asked for, and what runs for every kind of call made; swapped as a whole.
 
-    ``calls`` is read without a lock; all else happens under one, save the calls themselves.
+    ``calls`` is read without a lock. Decisions are made outside of it too: what has changed meanwhile shows when the
+    callable runs, and is learnt then.
     """
 
     def __init__(self) -> None:
@@ -55,9 +54,11 @@ class Table:
         self._bound: dict[Hashable, Bound] = {}  # by the keys of `calls`
         self._decided: dict[Hashable, Bound] = {}  # by what is asked
         self._selectors: dict[torch.device, Selector] = {}
-        self._ceilings: dict[Problem, dict[Pattern, int]] = {}  # less than what ran out of memory
+        self._built: dict[Implementation, Attention] = {}
+        self._failures = Failures()
         self._graphs = Graphs()
         self._lock = Lock()
+        self._reading = Lock()
 
     def serve(
         self, asked: Asked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
@@ -68,21 +69,28 @@ class Table:
             AutotuneError: as `bind`.
         """
         failure: BaseException | None = None
+        tried: set[Implementation] = set()
         while True:
             try:
                 bound = self.bind(asked, query, key, value)
             except NothingFitsError as error:
                 raise error from failure
             try:
-                return bound, bound.attend(query, key, value, scale=scale)
+                out = bound.attend(query, key, value, scale=scale)
             except REMEDIABLE as error:
                 self._learn(bound, error)
+                if bound.implementation in tried:  # what was learnt of it, another thread has dropped
+                    raise
+                tried.add(bound.implementation)
                 failure = error.with_traceback(None)  # frames hold tensors
+            else:
+                self._note_graph(bound)
+                return bound, out
 
     def bind(
         self, asked: Asked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, ahead: bool = False
     ) -> Bound:
-        """What serves a call; with ``ahead``, a graph for one length only may be compiled for it.
+        """What serves a call; with ``ahead``, anew, and by a graph for one length only if that is the fastest.
 
         Raises:
             AutotuneError: the tensors do not belong together, or nothing can serve them.
@@ -91,57 +99,112 @@ class Table:
         if call.problem is None:
             require_dense(asked.patterns, call.only_torch)
             decision = torch_decision(call, query, f"{call.only_torch} is served by torch's own attention")
-            return Bound(decision, torch_attention(asked.is_causal, asked.enable_gqa))
+            return Bound(decision, torch_attention(asked.is_causal, asked.enable_gqa), query.device)
         kind = (call, asked, query.device)
-        with self._lock:
-            bound = self._decided.get(kind)
-            if bound is None or ahead or self._hindrance(call.problem, bound.decision):
-                bound = self._decide(call, call.problem, asked, query.device, ahead)
+        bound = self._decided.get(kind)
+        if bound is None or ahead or bound.outdated or self._hindrance(bound.implementation, True):
+            bound = self._decide(call, call.problem, asked, query.device, ahead)
+            with self._lock:
+                if ahead:
+                    self._forget(bound.device, call.problem)
                 if len(self._decided) >= MOST_CALLS:
                     self._decided.clear()
                 self._decided[kind] = bound
         return bound
 
-    def withdraw(self, call: Hashable, error: BaseException) -> None:
-        """Forget what served a call and has failed; the next one is served by another.
-
-        Raises:
-            BaseException: the error, if choosing another cannot remedy it.
-        """
-        if (bound := self._bound.get(call)) is None:  # another thread was faster
-            return
-        self._learn(bound, error)
-        self.calls.pop(call, None)
-
-    def _decide(self, call: Call, problem: Problem, asked: Asked, device: torch.device, ahead: bool) -> Bound:
-        if device not in self._selectors:
-            self._selectors[device] = read_selector(device)
-        free = int(FREE_MEMORY_SHARE * free_memory_bytes(device))
-        decision = self._selectors[device].choose(
-            problem,
-            asked.patterns,
-            free if asked.memory_limit is None else asked.memory_limit,
-            ceilings=self._ceilings.get(problem, {}),
-            hindrance=lambda pattern, config, measured: self._graphs.hindrance(
-                problem, pattern, config, measured or ahead
-            ),
-        )
-        attend = build(problem, decision.pattern, decision.config)
-        return Bound(decision, attend if call.plain else fitted(attend, call))
-
-    def _hindrance(self, problem: Problem, decision: Decision) -> str | None:
-        return self._graphs.hindrance(problem, decision.pattern, decision.config, wanted=True)
-
     def remember(self, call: Hashable, bound: Bound) -> None:
         """Serve calls like this one by the same callable from now on."""
         with self._lock:
-            if (problem := bound.decision.problem) is not None:
-                self._graphs.add(problem, bound.decision.pattern, bound.decision.config)
             if len(self.calls) >= MOST_CALLS:
                 self.calls.clear()
                 self._bound.clear()
             self._bound[call] = bound
-            self.calls[call] = bound.attend
+            self.calls[call] = bound.entry
+
+    def withdraw(self, call: Hashable, attend: Attention, error: BaseException) -> None:
+        """Forget what served a call, if it still does, and has failed; the next one is served by another.
+
+        Raises:
+            BaseException: the error, if choosing another cannot remedy it.
+        """
+        with self._lock:
+            if self.calls.get(call) is not attend:  # another thread was faster
+                return
+            del self.calls[call]
+            bound = self._bound.pop(call)
+        if not isinstance(error, OutdatedError):
+            self._learn(bound, error)
+
+    def _forget(self, device: torch.device, problem: Problem) -> None:
+        """Calls of a problem do not go on with what served them before."""
+        for table in (self._decided, self._bound):
+            for call, bound in list(table.items()):
+                if (bound.device, bound.decision.problem) == (device, problem):
+                    del table[call]
+                    self.calls.pop(call, None)
+
+    def _decide(self, call: Call, problem: Problem, asked: Asked, device: torch.device, ahead: bool) -> Bound:
+        while True:
+            decision, until_s = self._choose(problem, asked, device, ahead)
+            one = Implementation(device, problem, decision.pattern, decision.config)
+            try:
+                attend = self._build(one)
+            except (AutotuneError, RuntimeError) as error:
+                self._rule_out(decision, one, error)
+            else:
+                return Bound(decision, attend if call.plain else fitted(attend, call), device, until_s)
+
+    def _choose(self, problem: Problem, asked: Asked, device: torch.device, ahead: bool) -> tuple[Decision, float]:
+        """The selector's choice, and until when it holds."""
+        free = free_memory_bytes(device)
+        room = int(FREE_MEMORY_SHARE * free) if asked.memory_limit is None else asked.memory_limit
+        with self._lock:
+            ceilings = self._failures.ceilings(device, problem, free)
+        try:
+            decision = self._selector(device).choose(
+                problem,
+                asked.patterns,
+                room,
+                ceilings=ceilings,
+                hindrance=lambda pattern, config, measured: self._hindrance(
+                    Implementation(device, problem, pattern, config), measured or ahead
+                ),
+            )
+        except NothingFitsError:
+            with self._lock:
+                self._failures.forget_memory(device, problem)
+            raise
+        if capturing():
+            return decision, -math.inf
+        held_back = faster_with_more_memory(decision, room, ceilings, asked.memory_limit)
+        return decision, time.monotonic() + RECONSIDERED_S if held_back else math.inf
+
+    def _selector(self, device: torch.device) -> Selector:
+        with self._reading:
+            if device not in self._selectors:
+                self._selectors[device] = read_selector(device)
+            return self._selectors[device]
+
+    def _hindrance(self, one: Implementation, wanted: bool) -> str | None:
+        return self._failures.reason(one) or self._graphs.hindrance(one, wanted)
+
+    def _build(self, one: Implementation) -> Attention:
+        """The same callable for every kind of call that it serves: another one would compile anew."""
+        if (attend := self._built.get(one)) is not None:
+            return attend
+        attend = build(one.problem, one.pattern, one.config)
+        if one.compiles and not one.problem.training:
+            attend = torch.no_grad()(attend)  # else another graph would be compiled with gradients enabled
+        with self._lock:
+            if len(self._built) >= MOST_CALLS:
+                self._built = {kept: attend for kept, attend in self._built.items() if kept.compiles}
+            return self._built.setdefault(one, attend)
+
+    def _note_graph(self, bound: Bound) -> None:
+        """An implementation has run: if it had to be compiled, it is."""
+        with self._lock:
+            if bound.decision.problem is not None:
+                self._graphs.add(bound.implementation)
 
     def _learn(self, bound: Bound, error: BaseException) -> None:
         """Take in that a callable has failed.
@@ -153,34 +216,28 @@ class Table:
         if decision.problem is None:
             raise error
         with self._lock:
-            if is_out_of_memory(error):
-                ceilings = self._ceilings.setdefault(decision.problem, {})
-                ceilings[decision.pattern] = decision.predicted_memory_bytes - 1
-            elif isinstance(error, FailOnRecompileLimitHit):
-                self._graphs.fill(decision.config)
-            else:
-                raise error
             self._decided = {kind: one for kind, one in self._decided.items() if one is not bound}
+        if not is_out_of_memory(error):
+            self._rule_out(decision, bound.implementation, error)
+        else:
+            free = free_memory_bytes(bound.device)
+            with self._lock:
+                self._failures.ran_out(bound.implementation, decision.predicted_memory_bytes, free)
 
+    def _rule_out(self, decision: Decision, one: Implementation, error: BaseException) -> None:
+        """An implementation cannot do what it was chosen for; its next calls are served by another one, visibly.
 
-def torch_decision(call: Call, query: torch.Tensor, reason: str) -> Decision:
-    """The decision where only torch's own attention takes a call."""
-    problem = call.problem
-    return Decision(
-        problem=problem,
-        pattern=DENSE,
-        config=BY_TORCH,
-        source="caller",
-        reason=reason,
-        predicted_memory_bytes=query.numel() * query.element_size() if problem is None else problem.output_bytes,
-    )
-
-
-def mask_decision(asked: Asked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Decision:
-    """The decision for a call with a mask or dropout.
-
-    Raises:
-        ProblemError: the tensors do not belong together.
-    """
-    call = describe(query, key, value, asked.is_causal, asked.enable_gqa)
-    return torch_decision(call, query, "attn_mask and dropout_p are served by torch's own attention")
+        Raises:
+            BaseException: the error, if it is the default's.
+        """
+        with self._lock:
+            if decision.source == "default":
+                self._failures.acquit(one.device, one.problem)
+                raise error
+            if isinstance(error, FailOnRecompileLimitHit):
+                self._graphs.fill(one.config)
+                self._failures.rule_out(one, FULL)  # though it may have a graph for other strides or scales
+                return
+            self._failures.rule_out(one, short(error))
+        text = f"autotune: {one.config.text} for {one.problem.key} {short(error)}; another configuration runs"
+        warnings.warn(text, AutotuneWarning, stacklevel=2)

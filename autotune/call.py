@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from autotune.strategies.errors import ProblemError, UnsupportedError
-from autotune.strategies.pattern import Dense, Pattern
+from autotune.strategies.errors import ProblemError
+from autotune.strategies.pattern import Dense
 from autotune.strategies.problem import DTYPE_NAMES, Problem
 from autotune.strategies.strategy import Attention
 
@@ -81,28 +80,6 @@ def fitted(attend: Attention, call: Call) -> Attention:
         return attend(query, key, value, scale=scale).reshape(*call.lead, heads, *query.shape[-2:])
 
     return attend_broadcast
-
-
-def torch_attention(is_causal: bool, enable_gqa: bool) -> Attention:
-    """Torch's own attention with the options filled in."""
-
-    def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None
-    ) -> torch.Tensor:
-        return scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa)
-
-    return attend
-
-
-def require_dense(patterns: Sequence[Pattern], option: str) -> None:
-    """What only torch's own attention takes exists for the dense function only.
-
-    Raises:
-        UnsupportedError: the caller accepts no dense attention.
-    """
-    if DENSE not in patterns:
-        accepted = patterns[0].label if patterns else "no pattern"
-        raise UnsupportedError(f"{option} is given with {accepted}, but only Dense() takes it; leave it out")
 
 
 def _foreign(tensors: Tensors) -> str | None:

@@ -14,10 +14,11 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
-from autotune.binding import REMEDIABLE, Asked, Table, mask_decision
-from autotune.call import DENSE, DEVICES, require_dense
+from autotune.binding import REMEDIABLE, Asked, Table
+from autotune.call import DENSE, DEVICES, describe
 from autotune.decision import Decision
 from autotune.strategies.pattern import Pattern
+from autotune.torch_only import require_dense, torch_decision
 from autotune.transforms import cast_for_autocast, transformed
 
 Tensor = torch.Tensor
@@ -93,7 +94,7 @@ def attention(
     try:
         return attend(query, key, value, scale=scale)
     except REMEDIABLE as error:
-        table.withdraw(call, error)  # raises what it cannot remedy
+        table.withdraw(call, attend, error)  # raises what it cannot remedy
     return attention(
         query, key, value, None, 0.0, is_causal, scale, enable_gqa,
         pattern=pattern, accept=accept, memory_limit=memory_limit,
@@ -124,7 +125,8 @@ def explain(
     asked = Asked(is_causal, enable_gqa, patterns, memory_limit)
     if attn_mask is not None or dropout_p:
         require_dense(patterns, _option(attn_mask, dropout_p))
-        return mask_decision(asked, query, key, value)
+        call = describe(query, key, value, is_causal, enable_gqa)
+        return torch_decision(call, query, "attn_mask and dropout_p are served by torch's own attention")
     return _table.bind(asked, query, key, value).decision
 
 

@@ -50,9 +50,10 @@ def _copied(graph: Callable[..., Any], *args: object, **options: object) -> torc
 
 
 def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy with its own code object: dynamo counts recompilations by code object, over all who compile it."""
-    if isinstance(function, partial):
-        return partial(_own_code(function.func), *function.args, **function.keywords)
+    """A copy with its own code object: dynamo counts graphs by code object, over all who compile it.
+
+    Only functions have one; dynamo wraps any other callable, a partial too, in a function that all of them share.
+    """
     assert isinstance(function, FunctionType)
     copy = FunctionType(
         function.__code__.replace(),

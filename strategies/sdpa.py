@@ -1,5 +1,6 @@
 """Dense attention by ``torch.nn.functional.scaled_dot_product_attention``, each backend a candidate."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import ClassVar
 
@@ -53,16 +54,14 @@ class Sdpa(Strategy):
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Torch's function, under the backend asked for."""
-        function = (config.string("backend", "auto"), problem.causal, problem.group_size > 1)
-        if self.one_length_only(config):
-            return compiled(_attention(*function), config)
-        return _compiled_once(function, config, (problem.device, problem.dtype, problem.direction))
+        grouped = problem.group_size > 1
+        return partial(_bound(config), causal=problem.causal, grouped=grouped)
 
 
 @lru_cache
-def _compiled_once(function: tuple[str, bool, bool], config: Config, kind: tuple[str, ...]) -> Attention:
-    """One compiled callable for all lengths, but not for all kinds of call: the graphs of each stay few."""
-    return compiled(_attention(*function), config)
+def _bound(config: Config) -> Callable[..., torch.Tensor]:
+    """One callable for every problem: torch then counts, and bounds, all graphs of a configuration together."""
+    return compiled(_attention(config.string("backend", "auto")), config)
 
 
 def _math_bytes(problem: Problem) -> int:
@@ -83,37 +82,37 @@ def _cuda_backends(problem: Problem) -> tuple[str, ...]:
     return tuple(BACKENDS) if half else ("efficient", "math")
 
 
-def _attention(backend: str, causal: bool, grouped: bool) -> Attention:
+def _attention(backend: str) -> Callable[..., torch.Tensor]:
+    """Torch's function on a backend; a function of its own, not a partial, as `compiled` wants it."""
     if backend == "auto":
-        return partial(_dense, causal, grouped)
+        return _dense
     if backend not in BACKENDS:
         raise ConfigError(f"backend is {backend!r}, but must be one of {', '.join(('auto', *BACKENDS))}")
-    return partial(_dense_on, BACKENDS[backend], causal, grouped)
+
+    def dense_on_backend(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        causal: bool,
+        grouped: bool,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        with sdpa_kernel(BACKENDS[backend]):
+            return _dense(query, key, value, causal=causal, grouped=grouped, scale=scale)
+
+    return dense_on_backend
 
 
 def _dense(
-    causal: bool,
-    grouped: bool,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     *,
+    causal: bool,
+    grouped: bool,
     scale: float | None = None,
 ) -> torch.Tensor:
     if scale is not None and scale <= 0:  # kernels multiply masked scores, -inf, by the scale
         query, scale = query * scale, 1.0
     return scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
-
-
-def _dense_on(
-    backend: SDPBackend,
-    causal: bool,
-    grouped: bool,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    scale: float | None = None,
-) -> torch.Tensor:
-    with sdpa_kernel(backend):
-        return _dense(causal, grouped, query, key, value, scale=scale)

@@ -1,29 +1,29 @@
-"""When memory runs out the next most frugal configuration takes over, and graphs are few."""
+"""Of what is known and may run now, the fastest runs; graphs are few, and threads do not wait for each other."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, LocalWindow, Problem, binding, graphs, knowledge, runtime
+from autotune import Config, LocalWindow, binding, graphs, knowledge, runtime
+from autotune import bound as bound_module
+from autotune.bound import Bound, OutdatedError
 from autotune.db.store import Store
-from autotune.decision import NothingFitsError
-from autotune.graphs import GRAPHS_PER_CONFIG, Graphs, graph_of
+from autotune.graphs import GRAPHS_PER_CONFIG, Graphs, Implementation
+from autotune.selector import Selector
 from autotune.strategies.problem import Problem as Shape
 
-from .records import MIB, fill, ok
+from .ladder import AUTO, DENSE, MATH, PROBLEM, RING, ladder, plant, tensors
+from .records import CPU, MIB, fill, ok
 
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarning")
-DENSE = Dense()
-MATH = Config.of("sdpa", backend="math", compile="off")
-RING = Config.of("ring", chunk_size=20, compile="off", query_block=0)
-AUTO = Config.of("sdpa", backend="auto", compile="off")
+ASKED = binding.Asked(is_causal=False, enable_gqa=False, patterns=(DENSE,), memory_limit=None)
 STATIC = Config.of("sdpa", backend="auto", compile="default", dynamic=False)
 DYNAMIC = Config.of("sdpa", backend="auto", compile="default", dynamic=True)
-PROBLEM = Problem.self_attention(64, heads=2, head_dim=8)
 
 
 @pytest.fixture
@@ -34,87 +34,14 @@ def database(tmp_path, monkeypatch):
     runtime.reload()
 
 
-@pytest.fixture
-def tensors():
-    return [torch.randn(1, 2, 64, 8, generator=torch.Generator().manual_seed(0)) for _ in range(3)]
+@pytest.fixture(name="tensors")
+def _tensors():
+    return tensors()
 
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Configurations that fail, with what; and the order in which configurations were called."""
-    errors, called = {}, []
-    build = binding.build
-
-    def planted(problem, pattern, config):
-        attend = build(problem, pattern, config)
-
-        def call(*tensors, **options):
-            called.append(config)
-            if config in errors:
-                raise errors[config]
-            return attend(*tensors, **options)
-
-        return call
-
-    monkeypatch.setattr(binding, "build", planted)
-    return errors, called
-
-
-def ladder(database):
-    """The faster the larger."""
-    measured = [(MATH, 1.0, 30), (RING, 2.0, 20), (AUTO, 3.0, 10)]
-    fill(database, [(PROBLEM, DENSE, config, ok(ms, mib)) for config, ms, mib in measured])
-
-
-OOM = "[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError(OOM), MemoryError(), torch.OutOfMemoryError("CUDA out of memory")], ids=repr
-)
-def test_when_memory_runs_out_the_next_most_frugal_runs_and_is_remembered(database, tensors, failing, error):
-    ladder(database)
-    errors, called = failing
-    errors[MATH] = error
-    out = autotune.attention(*tensors)
-    assert torch.allclose(out, scaled_dot_product_attention(*tensors), atol=1e-5)
-    assert called == [MATH, RING]
-    autotune.attention(*tensors)
-    assert called == [MATH, RING, RING]
-    decision = autotune.explain(*tensors)
-    assert decision.config == RING
-    (rejected,) = [one for one in decision.rejected if one.config == MATH]
-    assert rejected.reason == "needs 30.00 MiB (measured), no less than what ran out of memory here"
-
-
-def test_memory_may_run_out_later(database, tensors, failing):
-    ladder(database)
-    errors, called = failing
-    autotune.attention(*tensors)
-    errors[MATH] = RuntimeError(OOM)
-    autotune.attention(*tensors)
-    autotune.attention(*tensors)
-    assert called == [MATH, MATH, RING, RING]
-
-
-def test_only_where_nothing_fits_the_caller_sees_an_error_that_names_the_smallest_need(database, tensors, failing):
-    ladder(database)
-    errors, called = failing
-    errors.update({config: RuntimeError(OOM) for config in (MATH, RING, AUTO)})
-    with pytest.raises(NothingFitsError, match=r"memory ran out, and the most frugal .* needs 10\.00 MiB") as caught:
-        autotune.attention(*tensors)
-    assert OOM in str(caught.value.__cause__)
-    assert called == [MATH, RING, AUTO]
-
-
-def test_another_error_is_the_callers(database, tensors, failing):
-    ladder(database)
-    errors, called = failing
-    errors[MATH] = RuntimeError("something else")
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="something else"):
-            autotune.attention(*tensors)
-    assert called == [MATH, MATH]
+    return plant(monkeypatch)
 
 
 def test_where_no_measured_one_fits_the_default_that_is_estimated_to_fit_runs(database, tensors):
@@ -148,20 +75,23 @@ def test_a_new_length_compiles_nothing_for_itself(database):
 
 def test_a_graph_for_every_length_is_one():
     lengths = [Shape.self_attention(length) for length in (2, 64, 65, 100_000)]
-    assert len({graph_of(problem, DENSE, DYNAMIC) for problem in lengths}) == 1
-    assert len({graph_of(problem, DENSE, STATIC) for problem in lengths}) == 4
-    assert graph_of(lengths[0], DENSE, AUTO) is None
-    assert graph_of(Shape(query_len=1, kv_len=64), DENSE, DYNAMIC) != graph_of(lengths[1], DENSE, DYNAMIC)
+    dynamic = [Implementation(CPU, problem, DENSE, DYNAMIC) for problem in lengths]
+    assert len({one.graph for one in dynamic}) == 1
+    assert len({one._replace(config=STATIC).graph for one in dynamic}) == 4
+    assert dynamic[0]._replace(config=AUTO).graph is None
+    assert dynamic[0]._replace(problem=Shape(query_len=1, kv_len=64)).graph != dynamic[0].graph
+    assert dynamic[0]._replace(device=torch.device("cuda", 1)).graph != dynamic[0].graph
 
 
 def test_a_configuration_has_at_most_so_many_graphs():
     known = Graphs()
-    problems = [Shape.self_attention(64 + index) for index in range(GRAPHS_PER_CONFIG + 1)]
-    for problem in problems[:-1]:
-        assert known.hindrance(problem, DENSE, STATIC, wanted=True) is None
-        known.add(problem, DENSE, STATIC)
-    assert known.hindrance(problems[0], DENSE, STATIC, wanted=False) is None
-    assert "8 graphs are compiled" in known.hindrance(problems[-1], DENSE, STATIC, wanted=True)
+    lengths = [64 + index for index in range(GRAPHS_PER_CONFIG + 1)]
+    every = [Implementation(CPU, Shape.self_attention(length), DENSE, STATIC) for length in lengths]
+    for one in every[:-1]:
+        assert known.hindrance(one, wanted=True) is None
+        known.add(one)
+    assert known.hindrance(every[0], wanted=False) is None
+    assert "8 graphs are compiled" in known.hindrance(every[-1], wanted=True)
 
 
 def test_nothing_compiles_while_a_cuda_graph_is_captured(database, tensors, monkeypatch, failing):
@@ -171,6 +101,28 @@ def test_nothing_compiles_while_a_cuda_graph_is_captured(database, tensors, monk
     autotune.attention(*tensors)
     assert failing[1] == [AUTO]
     assert "while a CUDA graph is captured" in autotune.explain(*tensors).rejected[0].reason
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_what_is_compiled_asks_again_while_a_cuda_graph_is_captured(database, monkeypatch, mode):
+    table, called = runtime.table(), []
+    config = Config.of("sdpa", backend="auto", compile=mode, dynamic=False)
+    decision = replace(table.bind(ASKED, *tensors()).decision, config=config)
+    bound = Bound(decision, lambda *operands, scale: called.append(config), CPU)
+    table._note_graph(bound)
+    table.remember("call", bound)
+    entry = table.calls["call"]
+    entry(*tensors())
+    assert called == [config]
+    assert table._hindrance(bound.implementation, True) is None
+    for module in (bound_module, graphs):
+        monkeypatch.setattr(module, "capturing", lambda: True)
+    with pytest.raises(OutdatedError) as caught:
+        entry(*tensors())
+    table.withdraw("call", entry, caught.value)
+    assert "call" not in table.calls
+    hindrance = table._hindrance(bound.implementation, True)
+    assert hindrance is None if mode == "default" else "replays a CUDA graph of its own" in hindrance
 
 
 def test_every_thread_is_served_and_the_database_is_read_once(database, monkeypatch):
@@ -191,6 +143,43 @@ def test_every_thread_is_served_and_the_database_is_read_once(database, monkeypa
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(serve, range(8)))
     assert len(opened) == 1
+
+
+def test_deciding_for_one_call_keeps_no_other_waiting(database, monkeypatch):
+    ladder(database)
+    autotune.attention(*tensors())
+    going, go_on = threading.Event(), threading.Event()
+    choose = Selector.choose
+
+    def slow(self, problem, *arguments, **options):
+        if problem.kv_len == 33:
+            going.set()
+            assert go_on.wait(60)
+        return choose(self, problem, *arguments, **options)
+
+    monkeypatch.setattr(Selector, "choose", slow)
+    x, y = torch.randn(1, 2, 33, 8), torch.randn(1, 2, 50, 8)
+    with ThreadPoolExecutor(2) as pool:
+        slowly = pool.submit(autotune.attention, x, x, x)
+        assert going.wait(60)
+        try:
+            out = pool.submit(autotune.attention, y, y, y).result(timeout=60)
+            assert not slowly.done()
+        finally:
+            go_on.set()
+        assert torch.allclose(out, scaled_dot_product_attention(y, y, y), atol=1e-5)
+        assert torch.allclose(slowly.result(), scaled_dot_product_attention(x, x, x), atol=1e-5)
+
+
+def test_threads_that_decide_the_same_at_once_share_one_callable(database, failing, monkeypatch):
+    ladder(database)
+    both = threading.Barrier(2, timeout=60)
+    choose = Selector.choose
+    monkeypatch.setattr(Selector, "choose", lambda *a, **k: both.wait() is not None and choose(*a, **k))
+    with ThreadPoolExecutor(2) as pool:
+        bound = [pool.submit(runtime.table().bind, ASKED, *tensors()) for _ in range(2)]
+        first, second = (one.result() for one in bound)
+    assert first.attend is second.attend
 
 
 def test_reloading_while_others_call(database):

@@ -65,7 +65,7 @@ def test_what_is_warmed_up_compiles_no_more(database):
     decisions = autotune.warmup(problems)
     assert [decision.config for decision in decisions] == [STATIC] * 3
     compiled = counters["stats"]["unique_graphs"]
-    assert compiled == 3
+    assert compiled == 2 * len(problems)  # for tensors that lie together, and with heads and length swapped
     for problem in problems:
         x = torch.randn(1, 2, problem.kv_len, 8)
         assert torch.allclose(autotune.attention(x, x, x), scaled_dot_product_attention(x, x, x), atol=1e-5)
