@@ -42,14 +42,14 @@ class Evidence:
         latest = {(record.problem, record.pattern, record.config): record for record in records}
         self._chosen = {Cell(choice.problem, choice.pattern): choice.config for choice in choices}
         self._cells: dict[Cell, dict[Config, Record]] = {}
-        self._untrusted: dict[Cell, set[Config]] = {}
+        self._failed: dict[Cell, dict[Config, Record]] = {}
         self._calibrations = Calibrations(latest.values())
         for record in latest.values():
             cell, measurement = Cell(record.problem, record.pattern), record.measurement
             if measurement.status is Status.OK and measurement.time_ms:
                 self._cells.setdefault(cell, {})[record.config] = record
-            elif measurement.status in UNTRUSTED:
-                self._untrusted.setdefault(cell, set()).add(record.config)
+            elif measurement.status not in (Status.OK, Status.SKIPPED):
+                self._failed.setdefault(cell, {})[record.config] = record
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -64,7 +64,7 @@ class Evidence:
         below, above = self._around(problem, pattern)
         if below is None or above is None:
             return []
-        doubtful = self._untrusted.get(below, set()) | self._untrusted.get(above, set())
+        doubtful = self._untrusted(below) | self._untrusted(above)
         low = _able(self._cells[below], problem, pattern)
         high = _able(self._cells[above], problem, pattern)
         if not low.keys() & high.keys():
@@ -73,12 +73,22 @@ class Evidence:
         return [self._between(low.get(config), high.get(config), problem, pattern) for config in configs]
 
     def neighbour(self, problem: Problem, pattern: Pattern) -> list[Option]:
-        """What the nearest cell with an able configuration predicts."""
-        near = [(distance, cell) for cell in self._cells if (distance := _distance(problem, pattern, cell)) is not None]
+        """What the nearest other cell with an able configuration predicts."""
+        own = Cell(problem, pattern)
+        others = [cell for cell in self._cells if cell != own]
+        near = [(distance, cell) for cell in others if (distance := _distance(problem, pattern, cell)) is not None]
         for _, cell in sorted(near, key=lambda pair: pair[0]):
             if able := _able(self._cells[cell], problem, pattern):
                 return [self._scaled(record, problem, pattern) for record in able.values()]
         return []
+
+    def failures(self, problem: Problem, pattern: Pattern) -> dict[Config, Record]:
+        """What did not do when it was measured in this very cell."""
+        return self._failed.get(Cell(problem, pattern), {})
+
+    def _untrusted(self, cell: Cell) -> set[Config]:
+        failed = self._failed.get(cell, {})
+        return {config for config, record in failed.items() if record.measurement.status in UNTRUSTED}
 
     def _around(self, problem: Problem, pattern: Pattern) -> tuple[Cell | None, Cell | None]:
         """The nearest cells below and above that differ in length only; of the same kind where none is the same."""
