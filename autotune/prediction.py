@@ -46,7 +46,7 @@ class Evidence:
         self._calibrations = Calibrations(latest.values())
         for record in latest.values():
             cell, measurement = Cell(record.problem, record.pattern), record.measurement
-            if measurement.status is Status.OK and measurement.time_ms:
+            if measurement.status is Status.OK and (measurement.time_ms or 0.0) > 0:
                 self._cells.setdefault(cell, {})[record.config] = record
             elif measurement.status not in (Status.OK, Status.SKIPPED):
                 self._failed.setdefault(cell, {})[record.config] = record
