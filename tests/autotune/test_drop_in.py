@@ -208,6 +208,16 @@ def test_replacing_reaches_torchs_own_layers_and_nests(database):
     assert torch.nn.functional.scaled_dot_product_attention is original
 
 
+def test_replacing_puts_back_what_another_library_has_put_there(database, monkeypatch):
+    def theirs(*tensors, **options):
+        return scaled_dot_product_attention(*tensors, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", theirs)
+    with autotune.replace_sdpa(), autotune.replace_sdpa():
+        assert torch.nn.functional.scaled_dot_product_attention is autotune.attention
+    assert torch.nn.functional.scaled_dot_product_attention is theirs
+
+
 def test_replacing_ends_also_after_an_error_and_only_with_the_last_context(database):
     original = torch.nn.functional.scaled_dot_product_attention
     first, second = autotune.replace_sdpa(), autotune.replace_sdpa()
