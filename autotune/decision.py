@@ -1,5 +1,6 @@
 """What the selector chose, and why: as data, and as a person reads it."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -30,8 +31,8 @@ class Rejected:
     pattern: Pattern
     config: Config
     reason: str
-    predicted_ms: float | None = None  # None where it failed or is refused
-    predicted_memory_bytes: int | None = None
+    predicted_ms: float = math.inf  # as it stays where it failed or is refused
+    predicted_memory_bytes: int = 0  # likewise
 
     @property
     def text(self) -> str:

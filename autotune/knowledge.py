@@ -56,6 +56,16 @@ def stored_selector(store: Store, device: torch.device) -> Selector:
     return Selector(here, records, choices, shipped_records(here.device_name))
 
 
+def untuned_selector(device: torch.device) -> Selector:
+    """The table of what the package alone knows of a device.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    here = environment_of(device)
+    return Selector(here, (), shipped=shipped_records(here.device_name))
+
+
 def _shipped(here: Environment) -> list[Record]:
     """What comes with the package for a device; nothing, with a warning, if it is damaged."""
     try:

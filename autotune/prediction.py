@@ -21,6 +21,13 @@ class Cell(NamedTuple):
     problem: Problem
     pattern: Pattern
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What cells have in common that differ in length only, or in the parameters of a pattern."""
+        one = self.problem
+        sizes = (one.batch, one.heads, one.kv_heads, one.head_dim)
+        return (type(self.pattern), *sizes, one.dtype, one.causal, one.direction, one.device)
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -43,6 +50,7 @@ class Evidence:
         self._chosen = {Cell(choice.problem, choice.pattern): choice.config for choice in choices}
         self._cells: dict[Cell, dict[Config, Record]] = {}
         self._failed: dict[Cell, dict[Config, Record]] = {}
+        self._of_shape: dict[tuple[object, ...], list[Cell]] = {}
         self._calibrations = Calibrations(latest.values())
         for record in latest.values():
             cell, measurement = Cell(record.problem, record.pattern), record.measurement
@@ -50,6 +58,8 @@ class Evidence:
                 self._cells.setdefault(cell, {})[record.config] = record
             elif measurement.status not in (Status.OK, Status.SKIPPED):
                 self._failed.setdefault(cell, {})[record.config] = record
+        for cell in self._cells:
+            self._of_shape.setdefault(cell.shape, []).append(cell)
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -91,16 +101,16 @@ class Evidence:
         return {config for config, record in failed.items() if record.measurement.status in UNTRUSTED}
 
     def _around(self, problem: Problem, pattern: Pattern) -> tuple[Cell | None, Cell | None]:
-        """The nearest cells below and above that differ in length only; of the same kind where none is the same."""
-        alike = [
-            cell
-            for cell in self._cells
-            if type(cell.pattern) is type(pattern)
-            and replace(cell.problem, query_len=problem.query_len, kv_len=problem.kv_len) == problem
-            and cell.problem.query_len * problem.kv_len == cell.problem.kv_len * problem.query_len
-        ]
-        same = [cell for cell in alike if cell.pattern == pattern]
-        for cells in (same, alike):
+        """The nearest cells below and above that differ in length only; of the same kind where none is the same.
+
+        Both lengths differ alike, as between self-attentions; or only the number of keys does, as when decoding.
+        """
+        cells = self._of_shape.get(Cell(problem, pattern).shape, [])
+        lengths, keys = problem.query_len, problem.kv_len
+        alike = [cell for cell in cells if cell.problem.query_len * keys == cell.problem.kv_len * lengths]
+        decoding = [cell for cell in cells if cell.problem.query_len == lengths]
+        same = ([cell for cell in group if cell.pattern == pattern] for group in (alike, decoding))
+        for cells in (*same, alike, decoding):
             below = [cell for cell in cells if cell.problem.kv_len < problem.kv_len]
             above = [cell for cell in cells if cell.problem.kv_len > problem.kv_len]
             if below and above:

@@ -8,7 +8,7 @@ import torch
 
 _lock = threading.Lock()
 _depth = 0
-_original: Callable[..., torch.Tensor] | None = None  # what the outermost context has found
+_original: Callable[..., torch.Tensor] = torch.nn.functional.scaled_dot_product_attention  # or what a context found
 
 
 @contextmanager
@@ -39,4 +39,4 @@ def replace_sdpa() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                functional.scaled_dot_product_attention, _original = _original, None
+                functional.scaled_dot_product_attention = _original

@@ -9,7 +9,7 @@ from autotune.db.records import Choice, Environment, Record
 from autotune.decision import Decision, Rejected, Source
 from autotune.fallback import Fallback, Unmeasured
 from autotune.prediction import Evidence, Option
-from autotune.standing import Hindrance, Room, Standing, fastest_of
+from autotune.standing import Hindrance, Room, Standing, fastest_of, free_to_run
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import PatternError
@@ -17,10 +17,6 @@ from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 
 Ask = Callable[[Problem, Pattern], list[Option]]
-
-
-def free_to_run(pattern: Pattern, config: Config, measured: bool) -> None:
-    """No hindrance."""
 
 
 @dataclass(frozen=True, slots=True)

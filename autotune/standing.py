@@ -6,12 +6,26 @@ from dataclasses import dataclass
 from autotune.decide import APART_TIE
 from autotune.decision import Rejected, Source
 from autotune.prediction import Option
+from autotune.strategies.catalog import strategy_of
+from autotune.strategies.compiling import OFF
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.units import format_bytes, format_ms
 
 # Why a configuration may not run just now, in one clause; None if it may. The flag: whether it was measured for this.
 Hindrance = Callable[[Pattern, Config, bool], str | None]
+ONE_LENGTH = "its graph would hold for this length only; `autotune.warmup` compiles it"
+
+
+def free_to_run(pattern: Pattern, config: Config, measured: bool) -> None:
+    """No hindrance."""
+
+
+def nothing_compiled(pattern: Pattern, config: Config, measured: bool) -> str | None:
+    """What hinders in a process that has compiled nothing yet."""
+    if measured or config.string("compile", OFF) == OFF or not strategy_of(config).one_length_only(config):
+        return None
+    return ONE_LENGTH
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,14 @@ def test_the_winner_changes_where_the_predictions_cross(tmp_path):
         assert "trust     0." in decision.text
 
 
+def test_decoding_is_interpolated_between_numbers_of_keys(evidence):
+    low, between, high = (replace(BETWEEN, query_len=1, kv_len=keys) for keys in (1024, 2000, 4096))
+    known = evidence((low, DENSE, AUTO, ok(1.0)), (high, DENSE, AUTO, ok(4.0)), (LOW, DENSE, RING, ok(1.0)))
+    (option,) = known.interpolated(between, DENSE)
+    assert (option.config, option.time_ms) == (AUTO, pytest.approx(2000 / 1024))
+    assert option.confidence == pytest.approx(1.0)
+
+
 def test_one_length_is_no_interpolation(evidence):
     assert evidence((LOW, DENSE, AUTO, ok(1.0))).interpolated(BETWEEN, DENSE) == []
     nothing_common = evidence((LOW, DENSE, AUTO, ok(1.0)), (HIGH, DENSE, RING, ok(1.0)))
