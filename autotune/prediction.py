@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
-from autotune.calibration import Calibrations, Prediction
+from autotune.calibration import Calibrations, Prediction, estimated_bytes
 from autotune.db.records import Choice, Record, Status
-from autotune.strategies.catalog import STRATEGIES, refusal
+from autotune.strategies.catalog import refusal
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
@@ -118,20 +119,20 @@ class Evidence:
         return None, None
 
     def _between(self, low: Record | None, high: Record | None, problem: Problem, pattern: Pattern) -> Option:
-        """A power law of time over arithmetic through both measurements; of memory the worse of both estimates."""
+        """A power law of time over arithmetic through both measurements."""
         one_sided = low or high
         assert one_sided is not None
         if low is None or high is None:
             scaled = self._scaled(one_sided, problem, pattern)
             return replace(scaled, won=scaled.won / 2)
         ends = [self._scaled(record, problem, pattern) for record in (low, high)]
-        nearness = _position(pattern.flops(problem), _flops(low), _flops(high))
+        low_flops, high_flops = _flops(low.problem, low.pattern), _flops(high.problem, high.pattern)
+        nearness = _position(_flops(problem, pattern), low_flops, high_flops)
         first, second = (math.log(option.time_ms) for option in ends)
         return replace(
             ends[nearness > 0.5],
             won=(ends[0].won + ends[1].won) / 2,
             time_ms=math.exp(first + nearness * (second - first)),
-            memory=max((option.memory for option in ends), key=lambda memory: memory.peak_bytes),
             confidence=math.exp(-abs(first - second)),
         )
 
@@ -153,22 +154,22 @@ class Evidence:
         return replace(
             measured,
             pattern=pattern,
-            time_ms=measured.time_ms * pattern.flops(problem) / _flops(record),
+            time_ms=measured.time_ms * _flops(problem, pattern) / _flops(record.problem, record.pattern),
             memory=self.memory(problem, pattern, record.config),
         )
 
     def memory(self, problem: Problem, pattern: Pattern, config: Config) -> Prediction:
         """What a configuration takes that has not been measured for the problem."""
-        estimate = STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
-        return self._calibrations.predicted(problem, config, estimate)
+        return self._calibrations.predicted(problem, config, estimated_bytes(problem, pattern, config))
 
 
 def _length(cell: Cell) -> int:
     return cell.problem.kv_len
 
 
-def _flops(record: Record) -> float:
-    return record.pattern.flops(record.problem)
+@lru_cache(maxsize=4096)
+def _flops(problem: Problem, pattern: Pattern) -> float:
+    return pattern.flops(problem)
 
 
 def _position(value: float, low: float, high: float) -> float:
