@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autotune.decision import Decision
+    from autotune.decision import Decision, NothingFitsError
     from autotune.hugging_face import register_transformers
+    from autotune.knowledge import AutotuneWarning
     from autotune.replacement import replace_sdpa
     from autotune.runtime import attention, explain, reload
     from autotune.strategies.config import Config
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutotuneError",
+    "AutotuneWarning",
     "BlockLayout",
     "BlockSparse",
     "Config",
@@ -36,6 +38,7 @@ __all__ = [
     "Dilated",
     "GlobalWindowRandom",
     "LocalWindow",
+    "NothingFitsError",
     "Problem",
     "Strided",
     "attention",
@@ -49,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "AutotuneError": "autotune.strategies.errors",
+    "AutotuneWarning": "autotune.knowledge",
     "BlockLayout": "autotune.strategies.pattern_block_layout",
     "BlockSparse": "autotune.strategies.pattern_blocks",
     "Config": "autotune.strategies.config",
@@ -57,6 +61,7 @@ _HOMES = {
     "Dilated": "autotune.strategies.pattern_dilated",
     "GlobalWindowRandom": "autotune.strategies.pattern_global_window_random",
     "LocalWindow": "autotune.strategies.pattern_block_sparse",
+    "NothingFitsError": "autotune.decision",
     "Problem": "autotune.strategies.problem",
     "Strided": "autotune.strategies.pattern_strided",
     "attention": "autotune.runtime",

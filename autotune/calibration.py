@@ -132,11 +132,12 @@ class _Run:
 
     @property
     def pair(self) -> tuple[int, int]:
-        return _estimate(self.problem, self.pattern, self.config), self.peak
+        return estimated_bytes(self.problem, self.pattern, self.config), self.peak
 
 
 @lru_cache(maxsize=4096)
-def _estimate(problem: Problem, pattern: Pattern, config: Config) -> int:
+def estimated_bytes(problem: Problem, pattern: Pattern, config: Config) -> int:
+    """The strategy's own estimate of the peak memory above the inputs."""
     return STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
 
 

@@ -224,6 +224,7 @@ def show(db: str | None) -> None:
 @main.command()
 @click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present.")
 @click.option("--length", required=True, help="Sequence length.")
+@click.option("--query-len", help="Number of queries where it is not the length, such as 1 for decoding.")
 @_pattern_option(("dense",))
 @_shape_options
 @SPARSITY

@@ -1,5 +1,6 @@
 """What the selector chose, and why: as data, and as a person reads it."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -25,18 +26,19 @@ class NothingFitsError(AutotuneError, MemoryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A configuration that could have run, and why another one does."""
+    """A configuration, or without parameters a whole strategy, that does not run, and why."""
 
     pattern: Pattern
     config: Config
     reason: str
-    predicted_ms: float
-    predicted_memory_bytes: int
+    predicted_ms: float = math.inf  # as it stays where it failed or is refused
+    predicted_memory_bytes: int = 0  # likewise
 
     @property
     def text(self) -> str:
         """The alternative as a person reads it."""
-        return f"{self.config.text} for {self.pattern.label}: {self.reason}"
+        what = self.config.text if self.config.params else self.config.strategy
+        return f"{what} for {self.pattern.label}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +58,10 @@ class Decision:
         memory_basis: what that rests on; empty if nobody was asked.
         confidence: 1 where the measured lengths on both sides predict the same time, the quotient of their
             predictions otherwise; None where it is not interpolated.
-        margin: the next one's predicted time / this one's - 1; None without a next one.
-        rejected: the alternatives, those that do not fit first.
+        margin: the next one's predicted time / this one's - 1; below 0 where a tie goes to the winner of the search;
+            None without a next one.
+        rejected: the alternatives: those that do not fit or may not run, the slower ones, what failed when it was
+            measured, and the strategies that cannot do it.
     """
 
     problem: Problem | None
@@ -97,7 +101,8 @@ class Decision:
         if self.record is not None:
             lines.append(f"rests on  {_measurement(self.record)}, {_days(self.age)}")
         if self.margin is not None:
-            lines.append(f"margin    {'tie' if self.margin <= 0 else f'{self.margin:.1%}'} over the next")
+            tie = ", a tie that goes to the winner of the search" if self.margin < 0 else ""
+            lines.append(f"margin    {self.margin:.1%} over the next{tie}")
         lines.extend(f"rejected  {alternative.text}" for alternative in self.rejected[:SHOWN])
         if len(self.rejected) > SHOWN:
             lines.append(f"rejected  {len(self.rejected) - SHOWN} more")

@@ -19,6 +19,7 @@ IMPLEMENTATIONS: dict[str, Callable[[int], Pattern]] = {
     "autotune_local_window": lambda length: LocalWindow(0.9),
 }
 BEYOND = ("position_bias", "cache", "softcap")  # arguments that make it another function than attention
+SPENT = ("position_ids", "cache_position")  # tensors whose effect is in query, key and mask already
 
 
 def register_transformers() -> tuple[str, ...]:
@@ -64,7 +65,8 @@ def model_attention(
         dropout: probability.
         scaling: factor on the scores; 1 / sqrt(D) if None.
         is_causal: query i sees keys 0 .. i.
-        options: other arguments of the model's, none of which may change the function.
+        options: other arguments of the model's; a tensor among them, such as the sinks of gpt-oss, would change the
+            function.
 
     Returns:
         Shape (B, Lq, Hq, D), and no attention weights.
@@ -73,15 +75,23 @@ def model_attention(
         UnsupportedError: an option that makes it another function, or a mask with a pattern that takes none.
         PatternError: the pattern is not defined for these lengths, as when decoding with a cache.
     """
-    if beyond := [name for name in BEYOND if options.get(name) is not None]:
-        raise UnsupportedError(f"{beyond[0]} is not part of attention as autotune computes it; use sdpa or eager")
+    for name, option in options.items():
+        if option is not None and (name in BEYOND or (isinstance(option, torch.Tensor) and name not in SPENT)):
+            raise UnsupportedError(f"{name} is not part of attention as autotune computes it; use sdpa or eager")
     length = query.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = length > 1 and attention_mask is None and causal
     if causal and key.shape[2] > length:  # a static cache: no query sees what comes after the last of them
         key, value = key[:, :, :length], value[:, :, :length]
+    if attention_mask is not None:
+        key, value = (_for_each_head(x, query.shape[1]) for x in (key, value))
     out = attention(
         query, key, value, attention_mask, dropout, causal, scaling, enable_gqa=query.shape[1] != key.shape[1],
         pattern=pattern_of(key.shape[2]),
     )  # fmt: skip
     return out.transpose(1, 2).contiguous(), None
+
+
+def _for_each_head(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """Key or value for every query head: on CUDA, torch serves grouped heads with a mask by N x N scores."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
-from autotune.calibration import Calibrations, Prediction
+from autotune.calibration import Calibrations, Prediction, estimated_bytes
 from autotune.db.records import Choice, Record, Status
-from autotune.strategies.catalog import STRATEGIES, refusal
+from autotune.strategies.catalog import refusal
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
@@ -20,6 +21,13 @@ class Cell(NamedTuple):
 
     problem: Problem
     pattern: Pattern
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What cells have in common that differ in length only, or in the parameters of a pattern."""
+        one = self.problem
+        sizes = (one.batch, one.heads, one.kv_heads, one.head_dim)
+        return (type(self.pattern), *sizes, one.dtype, one.causal, one.direction, one.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +50,17 @@ class Evidence:
         latest = {(record.problem, record.pattern, record.config): record for record in records}
         self._chosen = {Cell(choice.problem, choice.pattern): choice.config for choice in choices}
         self._cells: dict[Cell, dict[Config, Record]] = {}
-        self._untrusted: dict[Cell, set[Config]] = {}
+        self._failed: dict[Cell, dict[Config, Record]] = {}
+        self._of_shape: dict[tuple[object, ...], list[Cell]] = {}
         self._calibrations = Calibrations(latest.values())
         for record in latest.values():
             cell, measurement = Cell(record.problem, record.pattern), record.measurement
-            if measurement.status is Status.OK and measurement.time_ms:
+            if measurement.status is Status.OK and (measurement.time_ms or 0.0) > 0:
                 self._cells.setdefault(cell, {})[record.config] = record
-            elif measurement.status in UNTRUSTED:
-                self._untrusted.setdefault(cell, set()).add(record.config)
+            elif measurement.status not in (Status.OK, Status.SKIPPED):
+                self._failed.setdefault(cell, {})[record.config] = record
+        for cell in self._cells:
+            self._of_shape.setdefault(cell.shape, []).append(cell)
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -64,7 +75,7 @@ class Evidence:
         below, above = self._around(problem, pattern)
         if below is None or above is None:
             return []
-        doubtful = self._untrusted.get(below, set()) | self._untrusted.get(above, set())
+        doubtful = self._untrusted(below) | self._untrusted(above)
         low = _able(self._cells[below], problem, pattern)
         high = _able(self._cells[above], problem, pattern)
         if not low.keys() & high.keys():
@@ -82,17 +93,25 @@ class Evidence:
                 return [self._scaled(record, problem, pattern) for record in able.values()]
         return []
 
+    def failures(self, problem: Problem, pattern: Pattern) -> dict[Config, Record]:
+        """What did not do when it was measured in this very cell."""
+        return self._failed.get(Cell(problem, pattern), {})
+
+    def _untrusted(self, cell: Cell) -> set[Config]:
+        failed = self._failed.get(cell, {})
+        return {config for config, record in failed.items() if record.measurement.status in UNTRUSTED}
+
     def _around(self, problem: Problem, pattern: Pattern) -> tuple[Cell | None, Cell | None]:
-        """The nearest cells below and above that differ in length only; of the same kind where none is the same."""
-        alike = [
-            cell
-            for cell in self._cells
-            if type(cell.pattern) is type(pattern)
-            and replace(cell.problem, query_len=problem.query_len, kv_len=problem.kv_len) == problem
-            and cell.problem.query_len * problem.kv_len == cell.problem.kv_len * problem.query_len
-        ]
-        same = [cell for cell in alike if cell.pattern == pattern]
-        for cells in (same, alike):
+        """The nearest cells below and above that differ in length only; of the same kind where none is the same.
+
+        Both lengths differ alike, as between self-attentions; or only the number of keys does, as when decoding.
+        """
+        cells = self._of_shape.get(Cell(problem, pattern).shape, [])
+        lengths, keys = problem.query_len, problem.kv_len
+        alike = [cell for cell in cells if cell.problem.query_len * keys == cell.problem.kv_len * lengths]
+        decoding = [cell for cell in cells if cell.problem.query_len == lengths]
+        same = ([cell for cell in group if cell.pattern == pattern] for group in (alike, decoding))
+        for cells in (*same, alike, decoding):
             below = [cell for cell in cells if cell.problem.kv_len < problem.kv_len]
             above = [cell for cell in cells if cell.problem.kv_len > problem.kv_len]
             if below and above:
@@ -100,20 +119,20 @@ class Evidence:
         return None, None
 
     def _between(self, low: Record | None, high: Record | None, problem: Problem, pattern: Pattern) -> Option:
-        """A power law of time over arithmetic through both measurements; of memory the worse of both estimates."""
+        """A power law of time over arithmetic through both measurements."""
         one_sided = low or high
         assert one_sided is not None
         if low is None or high is None:
             scaled = self._scaled(one_sided, problem, pattern)
             return replace(scaled, won=scaled.won / 2)
         ends = [self._scaled(record, problem, pattern) for record in (low, high)]
-        nearness = _position(pattern.flops(problem), _flops(low), _flops(high))
+        low_flops, high_flops = _flops(low.problem, low.pattern), _flops(high.problem, high.pattern)
+        nearness = _position(_flops(problem, pattern), low_flops, high_flops)
         first, second = (math.log(option.time_ms) for option in ends)
         return replace(
             ends[nearness > 0.5],
             won=(ends[0].won + ends[1].won) / 2,
             time_ms=math.exp(first + nearness * (second - first)),
-            memory=max((option.memory for option in ends), key=lambda memory: memory.peak_bytes),
             confidence=math.exp(-abs(first - second)),
         )
 
@@ -136,22 +155,22 @@ class Evidence:
         return replace(
             measured,
             pattern=pattern,
-            time_ms=measured.time_ms * pattern.flops(problem) / _flops(record),
+            time_ms=measured.time_ms * _flops(problem, pattern) / _flops(record.problem, record.pattern),
             memory=self.memory(problem, pattern, record.config),
         )
 
     def memory(self, problem: Problem, pattern: Pattern, config: Config) -> Prediction:
         """What a configuration takes that has not been measured for the problem."""
-        estimate = STRATEGIES[config.strategy].memory_bytes(problem, pattern, config)
-        return self._calibrations.predicted(problem, config, estimate)
+        return self._calibrations.predicted(problem, config, estimated_bytes(problem, pattern, config))
 
 
 def _length(cell: Cell) -> int:
     return cell.problem.kv_len
 
 
-def _flops(record: Record) -> float:
-    return record.pattern.flops(record.problem)
+@lru_cache(maxsize=4096)
+def _flops(problem: Problem, pattern: Pattern) -> float:
+    return pattern.flops(problem)
 
 
 def _position(value: float, low: float, high: float) -> float:

@@ -1,62 +1,36 @@
 """The run-time choice: the fastest known configuration that fits, and why."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
 
-from autotune.calibration import Prediction
 from autotune.db.records import Choice, Environment, Record
-from autotune.decide import APART_TIE
-from autotune.decision import Decision, NothingFitsError, Rejected, Source
+from autotune.decision import Decision, Rejected, Source
+from autotune.fallback import Fallback, Unmeasured
 from autotune.prediction import Evidence, Option
-from autotune.strategies.catalog import default_config
+from autotune.standing import Hindrance, Room, Standing, fastest_of, free_to_run
+from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
-from autotune.units import format_bytes, format_ms
 
-# Why a configuration may not run just now, in one clause; None if it may. The flag: whether it was measured for this.
-Hindrance = Callable[[Pattern, Config, bool], str | None]
-
-
-def free_to_run(pattern: Pattern, config: Config, measured: bool) -> None:
-    """No hindrance."""
-
-
-class _Rung(NamedTuple):
-    """A step of the ladder that had options, and how the choice of one of them is explained."""
-
-    source: Source
-    options: list[Option]
+Ask = Callable[[Problem, Pattern], list[Option]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
-    """An option, the rung it comes from, and why it may not be chosen."""
+class _Inquiry:
+    """What is asked of every rung of the ladder."""
 
-    option: Option
-    source: Source
-    hindrance: str | None
+    problem: Problem
+    room: Room
+    hindrance: Hindrance
 
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """The winner of the search first, or of both searches; then by time, a tie going to a winner of one."""
-        option = self.option
-        return (option.won < 1, option.time_ms * (1 if option.won else 1 + APART_TIE))
-
-    def rejected(self, reason: str) -> Rejected:
-        """The option as an alternative that does not run."""
-        option = self.option
-        return Rejected(
-            pattern=option.pattern,
-            config=option.config,
-            reason=reason,
-            predicted_ms=option.time_ms,
-            predicted_memory_bytes=option.memory.peak_bytes,
-        )
+    def standing(self, option: Option, source: Source) -> Standing:
+        """Where an option stands."""
+        hindrance = self.hindrance(option.pattern, option.config, source == "measured")
+        return Standing(option, source, self.room.refusal(option), hindrance)
 
 
 class Selector:
@@ -104,34 +78,41 @@ class Selector:
             UnsupportedError: nothing is known of the patterns, and no strategy can do them.
         """
         patterns = _applicable(problem, patterns)
+        inquiry = _Inquiry(problem, Room(memory_limit_bytes, ceilings), hindrance)
         steps: list[str] = []
-        known: list[_Standing] = []
-        for pattern in patterns:
-            source, options = self._climb(problem, pattern, steps)
-            known.extend(
-                _Standing(option, source, hindrance(pattern, option.config, source == "measured")) for option in options
-            )
-        room = _Room(memory_limit_bytes, ceilings)
-        able = [one for one in known if one.hindrance is None and room.refusal(one.option) is None]
-        if able:
-            return _decision(problem, able, known, room, tuple(steps))
-        return _default(problem, patterns, known, room, steps, self._measured.memory)
+        known = [one for pattern in patterns for one in self._climb(inquiry, pattern, steps)]
+        rejected = [*_failed(self._measured, problem, patterns), *_refused(problem, patterns)]
+        if any(one.able for one in known):
+            return _decision(problem, known, tuple(steps), rejected)
+        fallback = Fallback(problem, patterns, known, self._measured, inquiry.room, hindrance)
+        return _default(problem, fallback.choose(), known, steps, rejected)
 
-    def _climb(self, problem: Problem, pattern: Pattern, steps: list[str]) -> _Rung:
-        """The first rung that knows something of a pattern; what each rung said is added to the steps."""
-        rungs: tuple[tuple[Source, Callable[[Problem, Pattern], list[Option]], str], ...] = (
+    def _climb(self, inquiry: _Inquiry, pattern: Pattern, steps: list[str]) -> list[Standing]:
+        """What is known of a pattern, down to the first rung of which something may run; what each rung said is a step.
+
+        A configuration stands as the first rung that knows it says.
+        """
+        rungs: tuple[tuple[Source, Ask, str], ...] = (
             ("measured", self._measured.measured, "this very problem"),
             ("interpolated", self._measured.interpolated, "lengths on both sides of this one"),
             ("neighbour", self._measured.neighbour, "any problem like it"),
             ("unverified", partial(_all_of, self._unverified), "this device with other software"),
             ("shipped", partial(_all_of, self._shipped), "this device and pattern"),
         )
+        known: dict[Config, Standing] = {}
+        failed = self._measured.failures(inquiry.problem, pattern)
         for source, ask, where in rungs:
-            if options := ask(problem, pattern):
-                steps.append(f"{source}: {len(options)} of {pattern.label}")
-                return _Rung(source, options)
-            steps.append(f"{source}: none of {pattern.label} for {where}")
-        return _Rung("default", [])
+            options = [option for option in ask(inquiry.problem, pattern) if option.config not in {**known, **failed}]
+            found = {option.config: inquiry.standing(option, source) for option in options}
+            known |= found
+            if not found:
+                steps.append(f"{source}: none of {pattern.label} for {where}")
+                continue
+            if any(one.able for one in found.values()):
+                steps.append(f"{source}: {len(found)} of {pattern.label}")
+                break
+            steps.append(f"{source}: {len(found)} of {pattern.label}, none of which fits and may run")
+        return list(known.values())
 
 
 def _by_other_software(taken: Environment, here: Environment) -> bool:
@@ -147,87 +128,31 @@ def _all_of(evidence: Evidence, problem: Problem, pattern: Pattern) -> list[Opti
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """How much memory there is."""
-
-    limit_bytes: int
-    ceilings: Mapping[Pattern, int]
-
-    def fits(self, pattern: Pattern, need_bytes: int) -> bool:
-        """Whether so much may be taken."""
-        return need_bytes <= min(self.limit_bytes, self.ceilings.get(pattern, self.limit_bytes))
-
-    def refusal(self, option: Option) -> str | None:
-        """Why an option has no room, in one clause."""
-        need_bytes = option.memory.peak_bytes
-        if self.fits(option.pattern, need_bytes):
-            return None
-        need = f"needs {format_bytes(need_bytes)} ({option.memory.basis})"
-        if need_bytes > self.limit_bytes:
-            return f"{need}, limit {format_bytes(self.limit_bytes)}"
-        return f"{need}, no less than what ran out of memory here"
-
-    @property
-    def text(self) -> str:
-        """What there is, as the beginning of an error message."""
-        if self.ceilings:
-            return "memory ran out, and"
-        return f"memory limit is {format_bytes(self.limit_bytes)}, but"
-
-
 def _default(
-    problem: Problem,
-    patterns: Sequence[Pattern],
-    known: Sequence[_Standing],
-    room: _Room,
-    steps: Sequence[str],
-    memory: Callable[[Problem, Pattern, Config], Prediction],
+    problem: Problem, chosen: Unmeasured, known: Sequence[Standing], steps: Sequence[str], rejected: Sequence[Rejected]
 ) -> Decision:
-    """The first accepted pattern's default that fits, unless it is known not to.
-
-    Raises:
-        NothingFitsError: none does.
-    """
-    ruled_out = {(one.option.pattern, one.option.config) for one in known if one.hindrance is None}
-    needs = [one.option.memory for one in known if one.hindrance is None]
-    for pattern in patterns:
-        config = default_config(problem, pattern)
-        if (pattern, config) in ruled_out:
-            continue
-        needs.append(memory(problem, pattern, config))
-        if room.fits(pattern, needs[-1].peak_bytes):
-            return Decision(
-                problem=problem,
-                pattern=pattern,
-                config=config,
-                source="default",
-                reason=_why_default(known),
-                steps=(*steps, f"default: of {pattern.label}"),
-                predicted_memory_bytes=needs[-1].peak_bytes,
-                memory_basis=needs[-1].basis,
-                rejected=tuple(_without_room(known, room)),
-            )
-    who = "known configuration" if known else "default"
-    remedy = "raise the limit, free memory or accept another pattern"
-    untuned = "" if known else "; nothing is tuned, so also run `autotune tune`"
-    need = format_bytes(min(need.peak_bytes for need in needs))
-    raise NothingFitsError(
-        f"{room.text} the most frugal {who} of the accepted patterns needs {need}; {remedy}{untuned}"
+    """The decision where the last rung has decided."""
+    untuned = "nothing is tuned for this device and pattern; run `autotune tune`"
+    unfit = "no measured configuration fits and may run now, and this one is estimated to fit"
+    return Decision(
+        problem=problem,
+        pattern=chosen.pattern,
+        config=chosen.config,
+        source="default",
+        reason=unfit if known else untuned,
+        steps=(*steps, f"default: of {chosen.pattern.label}"),
+        predicted_memory_bytes=chosen.memory.peak_bytes,
+        memory_basis=chosen.memory.basis,
+        rejected=(*(one.rejected() for one in known), *rejected),
     )
 
 
-def _why_default(known: Sequence[_Standing]) -> str:
-    if not known:
-        return "nothing is tuned for this device and pattern; run `autotune tune`"
-    return "no measured configuration fits or may run now, and the default is estimated to fit"
-
-
 def _decision(
-    problem: Problem, able: Sequence[_Standing], known: Sequence[_Standing], room: _Room, steps: tuple[str, ...]
+    problem: Problem, known: Sequence[Standing], steps: tuple[str, ...], rejected: Sequence[Rejected]
 ) -> Decision:
-    best = min(_leaders(able), key=lambda one: one.option.time_ms)
-    slower = sorted((one for one in able if one is not best), key=lambda one: one.option.time_ms)
+    able = [one for one in known if one.able]
+    best = fastest_of(able)
+    slower = sorted((one for one in able if one is not best), key=lambda one: one.time_ms)
     option = best.option
     return Decision(
         problem=problem,
@@ -241,24 +166,32 @@ def _decision(
         predicted_memory_bytes=option.memory.peak_bytes,
         memory_basis=option.memory.basis,
         confidence=option.confidence,
-        margin=slower[0].option.time_ms / option.time_ms - 1 if slower else None,
-        rejected=(
-            *_without_room(known, room),
-            *(one.rejected(format_ms(one.option.time_ms)) for one in slower),
-        ),
+        margin=slower[0].time_ms / option.time_ms - 1 if slower else None,
+        rejected=(*(one.rejected() for one in known if not one.able), *(one.rejected() for one in slower), *rejected),
     )
 
 
-def _without_room(known: Iterable[_Standing], room: _Room) -> Iterator[Rejected]:
-    """The options that need too much memory, or may not run now."""
-    for one in known:
-        if reason := room.refusal(one.option):
-            yield one.rejected(reason)
-        elif one.hindrance is not None:
-            yield one.rejected(f"{format_ms(one.option.time_ms)}, but {one.hindrance}")
+def _failed(evidence: Evidence, problem: Problem, patterns: Sequence[Pattern]) -> Iterator[Rejected]:
+    """What did not do when it was measured."""
+    for pattern in patterns:
+        for config, record in evidence.failures(problem, pattern).items():
+            measurement = record.measurement
+            where = "" if record.problem == problem else f" at {record.problem.key}"
+            why = f": {measurement.reason}" if measurement.reason else ""
+            yield Rejected(pattern=pattern, config=config, reason=f"{measurement.status}{where}{why}")
 
 
-def _basis(best: _Standing, problem: Problem) -> str:
+def _refused(problem: Problem, patterns: Sequence[Pattern]) -> Iterator[Rejected]:
+    """The strategies that compute a pattern, but cannot do it for this problem."""
+    plainest = replace(problem, dtype="float32", direction="forward", head_dim=64)
+    for pattern in patterns:
+        for name, strategy in STRATEGIES.items():
+            reason = strategy.unsupported(problem, pattern)
+            if reason is not None and strategy.unsupported(plainest, pattern) is None:
+                yield Rejected(pattern=pattern, config=Config.of(name), reason=reason)
+
+
+def _basis(best: Standing, problem: Problem) -> str:
     """What a choice rests on."""
     option, source = best.option, best.source
     where = option.record.problem.key
@@ -269,14 +202,6 @@ def _basis(best: _Standing, problem: Problem) -> str:
     scaled = "" if same else ", scaled by arithmetic"
     other = f", by torch {option.record.environment.torch_version}; run `autotune tune --reverify`"
     return f"{rank} at {where}{scaled}{other if source == 'unverified' else ''}"
-
-
-def _leaders(able: Sequence[_Standing]) -> list[_Standing]:
-    """The best option of each pattern."""
-    leaders: dict[Pattern, _Standing] = {}
-    for one in sorted(able, key=lambda one: one.rank):
-        leaders.setdefault(one.option.pattern, one)
-    return list(leaders.values())
 
 
 def _applicable(problem: Problem, patterns: Sequence[Pattern]) -> list[Pattern]:

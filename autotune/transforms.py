@@ -6,6 +6,7 @@ whichever implementation it has run. That costs about 30 % of a training step's 
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -32,15 +33,22 @@ def transformed(
 ) -> Tensor:
     """`attention` as one operation; shapes as there."""
     # Canonical text, and no number of a table: compiled graphs outlive the process.
-    keys = [_key(pattern) for pattern in patterns]
+    keys = [_key(type(pattern), *[getattr(pattern, name) for name in _fields(type(pattern))]) for pattern in patterns]
     asked = "\n".join([str(bool(is_causal)), str(bool(enable_gqa)), str(memory_limit), *keys])
     out: Tensor = _Attention.apply(query, key, value, asked, scale)  # type: ignore[no-untyped-call]
     return out
 
 
+# Compilers run these two and keep what they return. A pattern that the model itself makes is none of their constants,
+# but its class is, and so are its fields.
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
-def _key(pattern: Pattern) -> str:
-    return pattern.key
+def _fields(kind: type[Pattern]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _key(kind: type[Pattern], *values: object) -> str:
+    return kind(*values).key
 
 
 @lru_cache

@@ -20,6 +20,7 @@ from autotune.db.tables import (
     RateRow,
     RunRow,
 )
+from autotune.strategies.errors import PatternError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 
@@ -78,7 +79,7 @@ class Filter(EnvironmentFilter):
 
 
 def read_records(session: Session, wanted: Filter) -> list[Record]:
-    """Every measurement that is wanted, oldest first."""
+    """Every measurement that is wanted, oldest first; of patterns that a newer version knows there is none."""
     conditions = wanted.conditions(MeasurementRow)
     # Plain columns: as model instances, ten thousand measurements take several times as long.
     query = (
@@ -96,7 +97,7 @@ def read_records(session: Session, wanted: Filter) -> list[Record]:
     runs = shared(RunRow, rows.run_of, MeasurementRow.run_id)
     environments = shared(EnvironmentRow, rows.environment_of, MeasurementRow.environment_id)
     problems = shared(ProblemRow, rows.problem_of, MeasurementRow.problem_id)
-    patterns = shared(PatternRow, rows.pattern_of, MeasurementRow.pattern_id)
+    patterns = shared(PatternRow, _known_pattern, MeasurementRow.pattern_id)
     configs = shared(ConfigRow, rows.config_of, MeasurementRow.config_id)
     return [
         Record(
@@ -106,12 +107,21 @@ def read_records(session: Session, wanted: Filter) -> list[Record]:
             run=runs[run],
             environment=environments[environment],
             problem=problems[problem],
-            pattern=patterns[pattern],
+            pattern=known,
             config=configs[config],
             measurement=rows.measurement_of(values),
         )
         for number, uid, created_at, run, environment, problem, pattern, config, *values in found
+        if (known := patterns[pattern]) is not None
     ]
+
+
+def _known_pattern(row: PatternRow) -> Pattern | None:
+    """The pattern in a row; None for what only another version of autotune knows."""
+    try:
+        return rows.pattern_of(row)
+    except PatternError:
+        return None
 
 
 def read_choices(session: Session, wanted: Filter) -> list[Choice]:
@@ -125,7 +135,7 @@ def read_choices(session: Session, wanted: Filter) -> list[Choice]:
 
 
 def read_all_choices(session: Session, wanted: Filter) -> list[Choice]:
-    """Every decision that is wanted, oldest first."""
+    """Every decision that is wanted, oldest first, but those for patterns that a newer version knows."""
     query = (
         select(DecisionRow, EnvironmentRow, ProblemRow, PatternRow, ConfigRow)
         .where(*wanted.conditions(DecisionRow))
@@ -136,13 +146,14 @@ def read_all_choices(session: Session, wanted: Filter) -> list[Choice]:
             created_at=decision.created_at,
             environment=rows.environment_of(environment),
             problem=rows.problem_of(problem),
-            pattern=rows.pattern_of(pattern),
+            pattern=known,
             config=rows.config_of(config),
             measurement_id=decision.measurement_id,
             margin=decision.margin,
             candidates=decision.candidates,
         )
         for decision, environment, problem, pattern, config in session.execute(query)
+        if (known := _known_pattern(pattern)) is not None
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,38 @@ def test_a_terminal_gets_a_table_with_bars(database, monkeypatch, capsys):
     assert "1 of 11 cells ok" in text
     assert "▁" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+WORDS = ("explain", "--device", "cpu", "--heads", "2", "--head-dim", "16", "--length")
+
+
+def test_without_a_database_explain_says_what_would_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("autotune.cli_report.default_database", lambda: tmp_path / "nowhere.db")
+    result = run(*WORDS, "64")
+    assert result.exit_code == 0
+    assert "source    default: nothing is tuned for this device and pattern" in result.stdout
+    assert str(tmp_path / "nowhere.db") in result.stderr
+    assert not (tmp_path / "nowhere.db").exists()
+
+
+def test_explain_takes_fewer_queries_than_keys(tmp_path):
+    decode = replace(PROBLEM, query_len=1)
+    fill(tmp_path / "t.db", [(decode, Dense(), Config.of("sdpa", backend="math", compile="off"), ok(1.0))])
+    text = run(*WORDS, "64", "--query-len", "1", "--db", tmp_path / "t.db").stdout
+    assert f"for       {decode.key}" in text
+    assert "source    measured" in text
+    refused(run(*WORDS, "64", "--query-len", "none", "--db", tmp_path / "t.db"), "'none'")
+    words = ("64", "--query-len", "1", "--pattern", "local_window", "--db", tmp_path / "t.db")
+    refused(run(*WORDS, *words), "query_len 1 and kv_len 64")
+
+
+def test_explain_names_no_graph_of_another_length(tmp_path):
+    static = Config.of("sdpa", backend="auto", compile="default", dynamic=False)
+    fill(tmp_path / "t.db", [(PROBLEM, Dense(), static, ok(1.0))])
+    assert f"runs      {static.text}" in run(*WORDS, "64", "--db", tmp_path / "t.db").stdout
+    other = run(*WORDS, "60", "--db", tmp_path / "t.db").stdout
+    assert f"rejected  {static.text} for dense" in other
+    assert "`autotune.warmup` compiles it" in other
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import autotune
-from autotune import Config, Dense, Problem, runtime
+from autotune import Config, Dense, Problem, hugging_face, runtime
+from autotune.hugging_face import IMPLEMENTATIONS, model_attention
 from autotune.strategies.errors import AutotuneError, PatternError, UnsupportedError
 
 from .records import fill, ok
@@ -103,12 +104,45 @@ def test_a_pattern_under_its_own_name_is_another_function(tokens):
         window(tokens, attention_mask=mask)
 
 
-def test_what_is_more_than_attention_is_refused():
+@pytest.mark.parametrize(
+    ("name", "option"), [("softcap", 30.0), ("s_aux", torch.ones(2)), ("block_indices", torch.ones(2))], ids=str
+)
+def test_what_is_more_than_attention_is_refused(name, option):
     x = torch.zeros(1, 2, 4, 8)
-    from autotune.hugging_face import IMPLEMENTATIONS, model_attention
+    with pytest.raises(AutotuneError, match=name):
+        model_attention(IMPLEMENTATIONS["autotune"], torch.nn.Module(), x, x, x, None, **{name: option})
 
-    with pytest.raises(AutotuneError, match="softcap"):
-        model_attention(IMPLEMENTATIONS["autotune"], torch.nn.Module(), x, x, x, None, softcap=30.0)
+
+def test_the_sinks_of_gpt_oss_are_refused(tokens):
+    config = transformers.GptOssConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, head_dim=16,
+        num_key_value_heads=1, num_local_experts=2, num_experts_per_tok=1,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="autotune")
+    with pytest.raises(UnsupportedError, match="s_aux"):
+        model(tokens)
+
+
+def test_with_a_mask_torch_is_given_every_head(monkeypatch):
+    query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    mask = torch.rand(2, 1, 5, 5) > 0.3
+    mask[..., 0] = True
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
+    asked = []
+    attend = hugging_face.attention
+    monkeypatch.setattr(hugging_face, "attention", lambda *a, **k: asked.append(k["enable_gqa"]) or attend(*a, **k))
+    arguments = IMPLEMENTATIONS["autotune"], torch.nn.Module(), query, key, value
+    out, _ = model_attention(*arguments, mask, position_ids=torch.arange(5))
+    assert torch.allclose(out.transpose(1, 2), expected, atol=1e-6)
+    model_attention(*arguments, None)
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize("name", ["autotune_dilated", "autotune_local_window"])
+def test_a_compiled_model_with_another_function(tokens, name):
+    model = llama(name)
+    compiled = torch.compile(model, backend="aot_eager")
+    assert torch.allclose(compiled(tokens).logits, model(tokens).logits, atol=1e-5)
 
 
 def test_replacing_torchs_function_serves_a_whole_model(models, tokens):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import autotune
+
+ROOT = str(Path(autotune.__file__).parents[1])
 NOISE = 0.02  # a tie, as everywhere
 
 
@@ -15,7 +18,7 @@ NOISE = 0.02  # a tie, as everywhere
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_random_problems_under_random_limits(tmp_path, count):
     program = Path(__file__).with_name("limited.py")
-    environment = os.environ | {"AUTOTUNE_DB": str(tmp_path / "t.db"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"AUTOTUNE_DB": str(tmp_path / "t.db"), "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path / "t.db"), str(count)],
         capture_output=True, text=True, env=environment,
@@ -24,6 +27,9 @@ def test_random_problems_under_random_limits(tmp_path, count):
     results = json.loads(done.stdout)
     possible = [one for one in results if one["fits"]]
     assert len(possible) > count / 3
+    if count > 500:
+        assert len({one["cell"] for one in possible}) == 11
+        assert {one["chosen"] for one in possible} == {"sdpa", "ring", "dilated", "block_sparse"}
     assert {one["fits"] for one in results} >= {0, 1, 4}
     assert [one for one in possible if one["failed"]] == []
     assert [one for one in possible if one["excess"] > NOISE] == []

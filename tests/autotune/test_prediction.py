@@ -13,6 +13,7 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
+from autotune.strategies.sdpa import Sdpa
 
 from .records import CPU, failed, ok, stored
 
@@ -55,6 +56,24 @@ def test_the_winner_changes_where_the_predictions_cross(tmp_path):
         assert (decision.config, decision.source) == (config, "interpolated")
         assert decision.record.problem == (LOW if problem is near else HIGH)
         assert "trust     0." in decision.text
+
+
+def test_decoding_is_interpolated_between_numbers_of_keys(evidence):
+    low, between, high = (replace(BETWEEN, query_len=1, kv_len=keys) for keys in (1024, 2000, 4096))
+    known = evidence((low, DENSE, AUTO, ok(1.0)), (high, DENSE, AUTO, ok(4.0)), (LOW, DENSE, RING, ok(1.0)))
+    (option,) = known.interpolated(between, DENSE)
+    assert (option.config, option.time_ms) == (AUTO, pytest.approx(2000 / 1024))
+    assert option.confidence == pytest.approx(1.0)
+
+
+def test_what_a_new_length_needs_is_estimated_once(evidence, monkeypatch):
+    known = evidence((LOW, DENSE, AUTO, ok(1.0)), (HIGH, DENSE, AUTO, ok(4.0)))
+    asked, memory_bytes = [], Sdpa.memory_bytes
+    monkeypatch.setattr(Sdpa, "memory_bytes", lambda *a: asked.append(a[1]) or memory_bytes(*a))
+    length = Problem.self_attention(2049)
+    for _ in range(3):
+        assert len(known.interpolated(length, DENSE)) == 1
+    assert asked == [length]
 
 
 def test_one_length_is_no_interpolation(evidence):

@@ -1,20 +1,22 @@
 """The selector chooses by what was measured here, at this shape or the nearest one, and never beyond the limit."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from autotune.db.records import Status
+from autotune.db.records import Choice, Measurement, Status
 from autotune.decision import NothingFitsError
 from autotune.environment import environment_of
 from autotune.selector import Selector
-from autotune.strategies.catalog import STRATEGIES
+from autotune.strategies.catalog import STRATEGIES, supported
 from autotune.strategies.config import Config
 from autotune.strategies.errors import PatternError, UnsupportedError
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
+from autotune.units import format_bytes
 
 from .records import CPU, MIB, failed, fill, ok, stored
 
@@ -37,10 +39,19 @@ def texts(decision):
 def select(tmp_path):
     """Fill a database and return the `choose` of a selector that has read it."""
 
-    def select(*entries, **options):
-        return Selector(environment_of(CPU), stored(tmp_path / "t.db", entries, **options)).choose
+    def select(*entries, chosen=(), **options):
+        records = stored(tmp_path / "t.db", entries, **options)
+        return Selector(environment_of(CPU), records, [settled(*one) for one in chosen]).choose
 
     return select
+
+
+def settled(problem, pattern, config):
+    """What a search settled on."""
+    return Choice(
+        created_at=datetime(2026, 11, 23, tzinfo=UTC), environment=environment_of(CPU), problem=problem,
+        pattern=pattern, config=config, measurement_id=1, margin=None, candidates=2,
+    )  # fmt: skip
 
 
 def test_the_fastest_median_wins_and_the_rest_is_listed_with_times(select):
@@ -88,7 +99,99 @@ def test_a_failure_is_never_chosen(select, status, time_ms):
     choose = select((PROBLEM, DENSE, RING, failed(status, time_ms)), (PROBLEM, DENSE, AUTO, ok(3.0)))
     decision = choose(PROBLEM, [DENSE], PLENTY)
     assert decision.config == AUTO
-    assert decision.rejected == ()
+    assert texts(decision) == (
+        () if status is Status.SKIPPED else (f"{RING.text} for dense: {status}: planted {status}",)
+    )
+
+
+def test_a_search_winner_keeps_a_tie_and_loses_to_what_is_faster(select):
+    chosen = [(PROBLEM, DENSE, AUTO)]
+    decision = select((PROBLEM, DENSE, AUTO, ok(5.0)), (PROBLEM, DENSE, RING, ok(2.0)), chosen=chosen)(
+        PROBLEM, [DENSE], PLENTY
+    )
+    assert (decision.config, decision.margin) == (RING, pytest.approx(1.5))
+    decision = select((PROBLEM, DENSE, RING, ok(4.95)), chosen=chosen)(PROBLEM, [DENSE], PLENTY)
+    assert (decision.config, decision.margin) == (AUTO, pytest.approx(-0.01))
+    assert "margin    -1.0% over the next, a tie that goes to the winner of the search" in decision.text
+    assert "won the search" in decision.reason
+
+
+@pytest.mark.parametrize(("races", "config"), [(("a", "a"), AUTO), (("a", "b"), RING), ((None, None), RING)], ids=str)
+def test_between_those_it_timed_in_turn_the_verdict_of_the_search_stands(select, races, config):
+    def timed(ms, race):
+        return Measurement(status=Status.OK, times_ms=(ms,), peak_memory_bytes=MIB, race=race)
+
+    entries = [(PROBLEM, DENSE, AUTO, timed(5.0, races[0])), (PROBLEM, DENSE, RING, timed(4.8, races[1]))]
+    assert select(*entries, chosen=[(PROBLEM, DENSE, AUTO)])(PROBLEM, [DENSE], PLENTY).config == config
+
+
+def test_an_accepted_function_that_no_strategy_computes_is_passed_over(select):
+    problem = replace(PROBLEM, dtype="float64", device="cuda")
+    decision = select()(problem, [WINDOW, DENSE], PLENTY)
+    assert (decision.pattern, decision.source) == (DENSE, "default")
+    assert f"flex for {WINDOW.label}: FlexAttention takes no float64" in texts(decision)
+
+
+def test_a_default_that_may_not_run_now_gives_way_to_what_may(select):
+    free = select()
+    default = free(PROBLEM, [WINDOW], PLENTY).config
+    blocked = free(PROBLEM, [WINDOW], PLENTY, hindrance=lambda _, config, __: "busy" if config == default else None)
+    assert blocked.config != default
+    assert blocked.config.string("compile", "") == "off"
+
+
+def test_where_only_a_graph_for_this_length_is_left_it_is_compiled(select):
+    decision = select()(PROBLEM, [WINDOW], PLENTY, hindrance=lambda _, __, wanted: None if wanted else "its length")
+    assert decision.source == "default"
+    with pytest.raises(UnsupportedError, match=r"is all that fits for local_window.*, but a graph is captured"):
+        select()(PROBLEM, [WINDOW], PLENTY, hindrance=lambda *_: "a graph is captured")
+
+
+def test_where_no_option_of_a_rung_fits_the_next_one_is_asked(select):
+    shorter = replace(PROBLEM, query_len=2048, kv_len=2048)
+    choose = select(
+        (PROBLEM, DENSE, MATH, ok(1.0, 4000)), (shorter, DENSE, MATH, ok(1.0, 1)), (shorter, DENSE, RING, ok(2))
+    )
+    decision = choose(PROBLEM, [DENSE], 1000 * MIB)
+    assert (decision.config, decision.source) == (RING, "neighbour")
+    assert decision.steps[0] == "measured: 1 of dense, none of which fits and may run"
+    assert texts(decision) == (f"{MATH.text} for dense: needs 3.91 GiB (measured), limit 1000.00 MiB",)
+
+
+def test_what_needs_less_than_the_default_runs_where_the_default_does_not_fit(select):
+    problem = Problem.self_attention(32768)
+    choose = select()
+    default = choose(problem, [DILATED], PLENTY)
+    frugal = choose(problem, [DILATED], default.predicted_memory_bytes - 1)
+    assert frugal.config != default.config
+    assert frugal.predicted_memory_bytes < default.predicted_memory_bytes
+
+
+def test_the_smallest_need_that_the_error_names_is_enough(select):
+    problem, choose = Problem.self_attention(32768), select()
+    with pytest.raises(NothingFitsError) as caught:
+        choose(problem, [DILATED], 1)
+    spaces = [strategy.space(problem, DILATED) for strategy in supported(problem, DILATED).values()]
+    needs = [
+        STRATEGIES[config.strategy].memory_bytes(problem, DILATED, config)
+        for space in spaces for config in space if config == space.default or config.string("compile", "off") == "off"
+    ]  # fmt: skip
+    assert f" needs {format_bytes(min(needs))};" in str(caught.value)
+    assert choose(problem, [DILATED], min(needs)).predicted_memory_bytes == min(needs)
+
+
+def test_a_default_that_was_wrong_here_does_not_run(select):
+    default = select()(PROBLEM, [DENSE], PLENTY).config
+    decision = select((PROBLEM, DENSE, default, failed(Status.WRONG_RESULT)))(PROBLEM, [DENSE], PLENTY)
+    assert decision.source == "default"
+    assert decision.config != default
+
+
+def test_what_failed_here_is_not_fetched_from_a_neighbour(select):
+    entries = [(PROBLEM, DENSE, AUTO, failed(Status.OOM)), (replace(PROBLEM, batch=2), DENSE, AUTO, ok(1.0))]
+    decision = select(*entries)(PROBLEM, [DENSE], PLENTY)
+    assert decision.config != AUTO
+    assert f"{AUTO.text} for dense: oom: planted oom" in texts(decision)
 
 
 def test_a_tuned_function_beats_an_accepted_one_that_is_not(select):

@@ -55,6 +55,23 @@ def test_in_a_compiled_model_without_a_graph_break(tensors, options):
     close(gradients(compiled, tensors), gradients(model, tensors))
 
 
+@pytest.mark.parametrize(
+    "pattern_of",
+    [
+        lambda length: LocalWindow(0.6, block_size=8),
+        lambda length: autotune.Dilated.longnet(length),
+        lambda length: autotune.Dilated((8, 40), (1, 3), offsets="blocked"),
+    ],
+    ids=["window", "longnet", "dilated"],
+)
+def test_a_compiled_model_may_make_its_pattern(tensors, pattern_of):
+    def model(query, key, value):
+        return autotune.attention(query, key, value, pattern=pattern_of(query.shape[2]))
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    close(gradients(compiled, tensors), gradients(model, tensors))
+
+
 def test_a_compiled_model_decides_at_each_length_with_one_graph():
     graphs = []
 
