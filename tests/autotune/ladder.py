@@ -3,6 +3,7 @@
 import torch
 
 from autotune import Config, Dense, Problem, binding
+from autotune.strategies.catalog import supported
 
 from .records import fill, ok
 
@@ -14,10 +15,16 @@ PROBLEM = Problem.self_attention(64, heads=2, head_dim=8)
 OOM = "[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
 
-def ladder(path):
+def ladder(path, unit_mib=10):
     """The faster the larger."""
-    measured = [(MATH, 1.0, 30), (RING, 2.0, 20), (AUTO, 3.0, 10)]
-    fill(path, [(PROBLEM, DENSE, config, ok(ms, mib)) for config, ms, mib in measured])
+    measured = [(MATH, 1.0, 3), (RING, 2.0, 2), (AUTO, 3.0, 1)]
+    fill(path, [(PROBLEM, DENSE, config, ok(ms, units * unit_mib)) for config, ms, units in measured])
+
+
+def uncompiled():
+    """Everything that may run where all else has failed."""
+    spaces = [strategy.space(PROBLEM, DENSE) for strategy in supported(PROBLEM, DENSE).values()]
+    return [config for space in spaces for config in space if config.string("compile", "off") == "off"]
 
 
 def tensors():

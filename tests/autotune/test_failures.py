@@ -13,7 +13,7 @@ from autotune.decision import NothingFitsError
 from autotune.knowledge import AutotuneWarning
 from autotune.strategies.errors import UnsupportedError
 
-from .ladder import AUTO, MATH, OOM, RING, ladder, plant
+from .ladder import AUTO, MATH, OOM, RING, ladder, plant, uncompiled
 from .ladder import tensors as make_tensors
 from .records import MIB
 
@@ -66,16 +66,26 @@ def test_memory_may_run_out_later(database, tensors, failing):
     assert called == [MATH, MATH, RING, RING]
 
 
-def test_only_where_nothing_fits_the_caller_sees_an_error_that_names_the_smallest_need(database, tensors, failing):
+@pytest.fixture
+def frugal(tmp_path, monkeypatch):
+    """What is measured needs less than the estimate of anything else."""
+    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "frugal.db"))
+    ladder(tmp_path / "frugal.db", unit_mib=1 / 1024)
+    runtime.reload()
+    yield
+    runtime.reload()
+
+
+def test_only_where_nothing_fits_the_caller_sees_an_error_that_names_the_smallest_need(frugal, tensors, failing):
     errors, called = failing
     errors.update({config: RuntimeError(OOM) for config in (MATH, RING, AUTO)})
-    with pytest.raises(NothingFitsError, match=r"memory ran out, and the most frugal .* needs 10\.00 MiB") as caught:
+    with pytest.raises(NothingFitsError, match=r"memory ran out, and the most frugal .* needs 1\.00 KiB") as caught:
         autotune.attention(*tensors)
     assert OOM in str(caught.value.__cause__)
     assert called == [MATH, RING, AUTO]
 
 
-def test_memory_may_be_free_again_after_nothing_fitted(database, tensors, failing):
+def test_memory_may_be_free_again_after_nothing_fitted(frugal, tensors, failing):
     errors, called = failing
     errors.update({config: RuntimeError(OOM) for config in (MATH, RING, AUTO)})
     with pytest.raises(NothingFitsError):
@@ -215,12 +225,13 @@ def test_what_cannot_be_built_is_ruled_out(database, tensors, monkeypatch):
     autotune.attention(*tensors)
 
 
-def test_an_error_of_the_default_too_is_the_callers_and_rules_nothing_out(database, tensors, failing):
+def test_an_error_of_what_was_not_measured_too_is_the_callers_and_rules_nothing_out(database, tensors, failing):
     errors, called = failing
-    errors.update({config: RuntimeError("something else") for config in (MATH, RING, AUTO)})
+    errors.update({config: RuntimeError("something else") for config in (MATH, RING, AUTO, *uncompiled())})
     with pytest.raises(RuntimeError, match="something else"):
         autotune.attention(*tensors)
-    assert called == [MATH, RING, AUTO, AUTO]
+    assert called[:3] == [MATH, RING, AUTO]
+    assert len(called) == 4
     errors.clear()
     autotune.attention(*tensors)
     assert called[-1] == MATH
