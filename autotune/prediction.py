@@ -71,17 +71,22 @@ class Evidence:
         return [self._as_measured(record) for record in _able(records, problem, pattern).values()]
 
     def interpolated(self, problem: Problem, pattern: Pattern) -> list[Option]:
-        """What lengths on both sides predict; what was measured on one side only is scaled from there."""
+        """What lengths on both sides predict; nothing if no configuration was measured on both."""
         below, above = self._around(problem, pattern)
         if below is None or above is None:
             return []
         doubtful = self._untrusted(below) | self._untrusted(above)
-        low = _able(self._cells[below], problem, pattern)
-        high = _able(self._cells[above], problem, pattern)
-        if not low.keys() & high.keys():
+        low, high = (_trusted(_able(self._cells[cell], problem, pattern), doubtful) for cell in (below, above))
+        both = {config: self._between(low[config], high[config], problem, pattern) for config in low if config in high}
+        if not both:
             return []
-        configs = [config for config in {**low, **high} if config not in doubtful]
-        return [self._between(low.get(config), high.get(config), problem, pattern) for config in configs]
+        beside = [
+            self._beside(side[config], side, both, problem)
+            for side in (low, high)
+            for config in side
+            if config not in both
+        ]
+        return [*both.values(), *beside]
 
     def neighbour(self, problem: Problem, pattern: Pattern) -> list[Option]:
         """What the nearest other cell with an able configuration predicts."""
@@ -118,13 +123,25 @@ class Evidence:
                 return max(below, key=_length), min(above, key=_length)
         return None, None
 
-    def _between(self, low: Record | None, high: Record | None, problem: Problem, pattern: Pattern) -> Option:
+    def _beside(
+        self, record: Record, side: Mapping[Config, Record], both: Mapping[Config, Option], problem: Problem
+    ) -> Option:
+        """Measured on one side only: as far from the fastest of those measured on both as it was there.
+
+        By arithmetic alone it would seem too fast, for what a call costs besides does not shrink with the length.
+        """
+        nearest = min(both, key=lambda other: _time_ms(side[other]))
+        reference = both[nearest]
+        scaled = self._scaled(record, problem, reference.pattern)
+        return replace(
+            scaled,
+            won=scaled.won / 2,
+            time_ms=reference.time_ms * _time_ms(record) / _time_ms(side[nearest]),
+            confidence=reference.confidence,
+        )
+
+    def _between(self, low: Record, high: Record, problem: Problem, pattern: Pattern) -> Option:
         """A power law of time over arithmetic through both measurements."""
-        one_sided = low or high
-        assert one_sided is not None
-        if low is None or high is None:
-            scaled = self._scaled(one_sided, problem, pattern)
-            return replace(scaled, won=scaled.won / 2)
         ends = [self._scaled(record, problem, pattern) for record in (low, high)]
         low_flops, high_flops = _flops(low.problem, low.pattern), _flops(high.problem, high.pattern)
         nearness = _position(_flops(problem, pattern), low_flops, high_flops)
@@ -162,6 +179,15 @@ class Evidence:
     def memory(self, problem: Problem, pattern: Pattern, config: Config) -> Prediction:
         """What a configuration takes that has not been measured for the problem."""
         return self._calibrations.predicted(problem, config, estimated_bytes(problem, pattern, config))
+
+
+def _time_ms(record: Record) -> float:
+    assert record.measurement.time_ms is not None
+    return record.measurement.time_ms
+
+
+def _trusted(records: Mapping[Config, Record], doubtful: set[Config]) -> dict[Config, Record]:
+    return {config: record for config, record in records.items() if config not in doubtful}
 
 
 def _length(cell: Cell) -> int:

@@ -123,6 +123,9 @@ def outcome(made, call):
     assert len(actual) == len(expected)
     exact = made if made.tensors[0].dtype == torch.float64 else doubled(made)
     for mine, theirs, wanted in zip(actual, expected, exact.result(scaled_dot_product_attention), strict=True):
+        if theirs is None:  # as the gradient of a mask without elements
+            assert mine is None
+            continue
         assert mine.shape == theirs.shape
         assert mine.dtype == theirs.dtype
         assert torch.equal(mine.isnan(), theirs.isnan())
@@ -165,7 +168,7 @@ def replaced(*tensors, **options):
 
 
 CALLS = pytest.mark.parametrize("call", [autotune.attention, replaced], ids=["attention", "replace_sdpa"])
-MOST_REFUSED = 0.2  # of the calls drawn
+MOST_REFUSED = 0.05  # of the calls drawn
 RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 

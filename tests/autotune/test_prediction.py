@@ -66,6 +66,13 @@ def test_decoding_is_interpolated_between_numbers_of_keys(evidence):
     assert option.confidence == pytest.approx(1.0)
 
 
+def test_what_was_measured_on_one_side_keeps_its_distance_there(evidence):
+    # A call costs 1 ms besides its arithmetic: what only the longer one knows is not the faster for that.
+    known = evidence((LOW, DENSE, AUTO, ok(2.0)), (HIGH, DENSE, AUTO, ok(17.0)), (HIGH, DENSE, RING, ok(18.7)))
+    times = {option.config: option.time_ms for option in known.interpolated(BETWEEN, DENSE)}
+    assert times[RING] == pytest.approx(1.1 * times[AUTO])
+
+
 def test_what_a_new_length_needs_is_estimated_once(evidence, monkeypatch):
     known = evidence((LOW, DENSE, AUTO, ok(1.0)), (HIGH, DENSE, AUTO, ok(4.0)))
     asked, memory_bytes = [], Sdpa.memory_bytes
