@@ -9,9 +9,9 @@ from autotune.strategies.block_runs import expand
 from autotune.strategies.tile_cuts import visit_in_chunks, within_copies, within_grid, within_queries
 from autotune.strategies.tiles import Tile
 
-# Some MiB of tiles are kept for the next call. Where there are more, each block takes so long that the 20 us a tile
-# takes to cut do not count, and all of them would take hundreds of MiB.
-KEPT_TILES = 1 << 14
+# So many tiles, 20 MiB of them, are kept for the next call. Where there are more, which takes tiny tiles and hundreds
+# of thousands of tokens, the others are cut again: 10 us each, beside a kernel call that takes 100 us or more.
+KEPT_TILES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
