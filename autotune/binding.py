@@ -24,7 +24,7 @@ from autotune.strategies.errors import AutotuneError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.strategy import Attention
-from autotune.torch_only import require_dense, torch_attention, torch_decision
+from autotune.torch_only import require_dense, require_room, torch_attention, torch_decision
 
 FREE_MEMORY_SHARE = 0.9  # what a call may take where the caller names no limit
 MOST_CALLS = 10_000  # kinds of calls remembered: a decoding loop makes a new one with every token
@@ -98,7 +98,8 @@ class Table:
         call = describe(query, key, value, asked.is_causal, asked.enable_gqa)
         if call.problem is None:
             require_dense(asked.patterns, call.only_torch)
-            decision = torch_decision(call, query, f"{call.only_torch} is served by torch's own attention")
+            decision = torch_decision(call, query, value, f"{call.only_torch} is served by torch's own attention")
+            require_room(decision, asked.memory_limit)
             return Bound(decision, torch_attention(asked.is_causal, asked.enable_gqa), query.device)
         kind = (call, asked, query.device)
         bound = self._decided.get(kind)

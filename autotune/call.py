@@ -12,6 +12,7 @@ from autotune.strategies.strategy import Attention
 
 DENSE = Dense()
 DEVICES = ("cpu", "cuda")
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -85,7 +86,7 @@ def fitted(attend: Attention, call: Call) -> Attention:
 def _foreign(tensors: Tensors) -> str | None:
     """Why tensors are none that strategies know."""
     for tensor in tensors:
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        if type(tensor) not in PLAIN:
             return f"{type(tensor).__name__} is a tensor of another kind"
         if tensor.is_nested or tensor.layout != torch.strided:
             return "a nested or sparse tensor"
@@ -100,6 +101,8 @@ def _odd(lead: tuple[int, ...], sizes: Sequence[int], key: torch.Tensor, value: 
     """Why shapes that belong together are still none of a `Problem`."""
     if 0 in (*lead, *sizes):
         return "a tensor without elements"
+    if key.shape[-3] != value.shape[-3] and 1 not in (key.shape[-3], value.shape[-3]):
+        return f"value with {value.shape[-3]} heads beside key with {key.shape[-3]}"
     if key.shape[-1] != value.shape[-1]:
         return f"value with head_dim {value.shape[-1]} beside {key.shape[-1]}"
     return None

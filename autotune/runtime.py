@@ -15,10 +15,10 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.binding import REMEDIABLE, Asked, Table
-from autotune.call import DENSE, DEVICES, describe
+from autotune.call import DENSE, DEVICES, PLAIN, describe
 from autotune.decision import Decision
 from autotune.strategies.pattern import Pattern
-from autotune.torch_only import require_dense, torch_decision
+from autotune.torch_only import require_dense, require_room, torch_decision
 from autotune.transforms import cast_for_autocast, transformed
 
 Tensor = torch.Tensor
@@ -71,10 +71,19 @@ def attention(
     """
     if attn_mask is not None or dropout_p:
         require_dense((pattern,) if accept is None else accept, _option(attn_mask, dropout_p))
+        if memory_limit is not None and not is_dynamo_compiling():
+            _by_torch(query, key, value, dropout_p, is_causal, enable_gqa, memory_limit)
         return scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-    if is_dynamo_compiling() or any_autocast() or peek_interpreter_stack() is not None or type(query) is not Tensor:
+    if (
+        is_dynamo_compiling()
+        or any_autocast()
+        or peek_interpreter_stack() is not None
+        or type(query) not in PLAIN
+        or type(key) not in PLAIN
+        or type(value) not in PLAIN
+    ):
         return _under_transforms(
             query, key, value, is_causal, scale, enable_gqa, (pattern,) if accept is None else accept, memory_limit
         )
@@ -125,8 +134,7 @@ def explain(
     asked = Asked(is_causal, enable_gqa, patterns, memory_limit)
     if attn_mask is not None or dropout_p:
         require_dense(patterns, _option(attn_mask, dropout_p))
-        call = describe(query, key, value, is_causal, enable_gqa)
-        return torch_decision(call, query, "attn_mask and dropout_p are served by torch's own attention")
+        return _by_torch(query, key, value, dropout_p, is_causal, enable_gqa, memory_limit)
     return _table.bind(asked, query, key, value).decision
 
 
@@ -158,10 +166,33 @@ def _under_transforms(
             return attention(
                 query, key, value, None, 0.0, is_causal, scale, enable_gqa, accept=patterns, memory_limit=memory_limit
             )
-    if is_dynamo_compiling() or peek_interpreter_stack() is not None or isinstance(query, TRACED):
+    traced = any(isinstance(x, TRACED) for x in (query, key, value))
+    if is_dynamo_compiling() or peek_interpreter_stack() is not None or traced:
         return transformed(query, key, value, is_causal, scale, enable_gqa, patterns, memory_limit)
     asked = Asked(is_causal, enable_gqa, tuple(patterns), memory_limit)
     return _table.serve(asked, query, key, value, scale)[1]
+
+
+def _by_torch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    enable_gqa: bool,
+    memory_limit: int | None,
+) -> Decision:
+    """The decision for a call with a mask or dropout.
+
+    Raises:
+        ProblemError: the tensors do not belong together.
+        NothingFitsError: it needs more than the limit.
+    """
+    call = describe(query, key, value, is_causal, enable_gqa)
+    reason = "attn_mask and dropout_p are served by torch's own attention"
+    decision = torch_decision(call, query, value, reason, dropout=bool(dropout_p))
+    require_room(decision, memory_limit)
+    return decision
 
 
 def _option(attn_mask: Tensor | None, dropout_p: float) -> str:

@@ -6,13 +6,16 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.call import DENSE, Call
-from autotune.decision import Decision
+from autotune.decision import Decision, NothingFitsError
+from autotune.strategies.catalog import strategy_of
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.strategy import Attention
+from autotune.units import format_bytes
 
 BY_TORCH = Config.of("sdpa", backend="auto")
+BY_MATH = Config.of("sdpa", backend="math")
 
 
 def torch_attention(is_causal: bool, enable_gqa: bool) -> Attention:
@@ -37,14 +40,39 @@ def require_dense(patterns: Sequence[Pattern], option: str) -> None:
         raise UnsupportedError(f"{option} is given with {accepted}, but only Dense() takes it; leave it out")
 
 
-def torch_decision(call: Call, query: torch.Tensor, reason: str) -> Decision:
-    """The decision where only torch's own attention takes a call."""
-    problem = call.problem
+def torch_decision(
+    call: Call, query: torch.Tensor, value: torch.Tensor, reason: str, *, dropout: bool = False
+) -> Decision:
+    """The decision where only torch's own attention takes a call.
+
+    What it needs is estimated where strategies know the problem: on the CPU, dropout builds all scores.
+    """
+    if (problem := call.problem) is None:
+        need = query.numel() // max(1, query.shape[-1]) * value.shape[-1] * query.element_size()
+        basis = "the output alone"
+    else:
+        config = BY_MATH if dropout and problem.device == "cpu" else BY_TORCH
+        need, basis = strategy_of(config).memory_bytes(problem, DENSE, config), "estimated"
     return Decision(
         problem=problem,
         pattern=DENSE,
         config=BY_TORCH,
         source="caller",
         reason=reason,
-        predicted_memory_bytes=query.numel() * query.element_size() if problem is None else problem.output_bytes,
+        predicted_memory_bytes=need,
+        memory_basis=basis,
     )
+
+
+def require_room(decision: Decision, memory_limit: int | None) -> None:
+    """Nothing takes the place of torch's own attention where it needs too much.
+
+    Raises:
+        NothingFitsError: it is known to need more than the limit.
+    """
+    need = decision.predicted_memory_bytes
+    if memory_limit is not None and need > memory_limit:
+        raise NothingFitsError(
+            f"memory limit is {format_bytes(memory_limit)}, but torch's own attention needs {format_bytes(need)} "
+            f"({decision.memory_basis}), and {decision.reason}; raise the limit"
+        )
