@@ -87,7 +87,9 @@ def test_what_is_no_python_is_in_too(names):
 
 
 def test_no_tests_and_no_leftovers_are_in(names):
-    assert not [name for name in names if "test" in name or "__pycache__" in name or name.endswith(".pyc")]
+    tests = [part for name in names for part in Path(name).parts if part.startswith(("test", "conftest"))]
+    assert not tests
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
 def test_the_command_is_declared(wheel):

@@ -192,6 +192,7 @@ def test_the_second_length_needs_at_most_half_the_measurements_of_the_first():
     assert warm_total <= cold_total / 2
 
 
+@NOT_YET
 @pytest.mark.slow
 def test_no_choice_in_a_real_cell_loses_to_its_default_beyond_the_noise():
     recordings, rates = real()

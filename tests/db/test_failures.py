@@ -71,7 +71,6 @@ def test_a_damaged_page(path, add):
         ("UPDATE measurements SET status = 'okay'", "ValueError: 'okay' is not a valid Status"),
         ("UPDATE measurements SET created_at = 'yesterday'", "ValueError: "),
         ("UPDATE configs SET params = '{'", "JSONDecodeError: "),
-        ('UPDATE patterns SET key = \'{"kind":"pensive"}\'', "PatternError: "),
         ("UPDATE problems SET dtype = 'float31'", "ProblemError: "),
     ],
 )
