@@ -15,7 +15,7 @@ from autotune.call import Call, describe, fitted
 from autotune.decision import Decision, NothingFitsError
 from autotune.environment import free_memory_bytes
 from autotune.failures import Failures, short
-from autotune.graphs import FULL, Graphs, Implementation, capturing
+from autotune.graphs import FULL, Graphs, Implementation, capturing, distinct
 from autotune.knowledge import AutotuneWarning, read_selector
 from autotune.out_of_memory import is_out_of_memory
 from autotune.selector import Selector
@@ -194,6 +194,8 @@ class Table:
         if (attend := self._built.get(one)) is not None:
             return attend
         attend = build(one.problem, one.pattern, one.config)
+        if one.compiles:
+            attend = distinct(attend)
         if one.compiles and not one.problem.training:
             attend = torch.no_grad()(attend)  # else another graph would be compiled with gradients enabled
         with self._lock:

@@ -43,7 +43,7 @@ class Session:
     observer: Observer
     force: bool = False  # run what would be left out, and again what failed
     reverify: bool = False  # begin with what was fast in the same cell by other software, and with nothing else
-    sampler: Sampler = "tpe"
+    sampler: Sampler = "model"
     seed: int = 0
 
     def tune_cell(self, cell: Cell, number: int, total: int) -> CellResult:

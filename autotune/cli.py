@@ -15,7 +15,7 @@ STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
 DTYPE_NAMES = ("float16", "bfloat16", "float32")
 EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
 FORMAT_NAMES = ("markdown", "html", "json", "csv")
-SAMPLER_NAMES = ("tpe", "random")
+SAMPLER_NAMES = ("model", "random")
 SUITE_NAMES = ("extreme", "efficiency")
 DISPATCH = "dispatch"  # a suite of `bench` alone: it measures our own overhead, and stores nothing
 

@@ -44,7 +44,7 @@ EFFORTS: dict[Level, Effort] = {
         skip_factor=3.0,
         finalists=8,
         rounds=10,
-        extra_rounds=70,
+        extra_rounds=390,
         race_s=30.0,
     ),
     "thorough": Effort(

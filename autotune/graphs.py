@@ -12,6 +12,7 @@ from autotune.strategies.compiling import CUDA_GRAPH_MODES, OFF
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
+from autotune.strategies.strategy import Attention
 
 GRAPHS_PER_CONFIG = 8  # and torch's own limit for a function that it compiles
 FULL = f"its {GRAPHS_PER_CONFIG} graphs are compiled for other calls"
@@ -81,6 +82,19 @@ class Graphs:
     def fill(self, config: Config) -> None:
         """Torch refuses to compile this configuration once more."""
         self._full.add(config)
+
+
+def distinct(attend: Attention) -> Attention:
+    """The callable, given three tensors: dynamo compiles another graph where one is passed twice."""
+
+    def attend_to_three(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None
+    ) -> torch.Tensor:
+        key = key.view_as(key) if key is query else key
+        value = value.view_as(value) if value is key or value is query else value
+        return attend(query, key, value, scale=scale)
+
+    return attend_to_three
 
 
 def capturing() -> bool:

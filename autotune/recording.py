@@ -1,6 +1,7 @@
 """Recorded measurements of a cell as something to search: its spaces, and a worker that answers from the record."""
 
 import random
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from autotune.candidate import Candidate, Race
 from autotune.cells import Cell
 from autotune.db.records import Environment, Measurement, Record, Status
 from autotune.rates import Rates, RateTask
+from autotune.separation import time_ratio
 from autotune.shootout import Times, shoot_out
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
@@ -35,16 +37,34 @@ class Recording:
 
     @cached_property
     def optimum(self) -> Config | None:
-        """The fastest median; None if nothing is ok."""
-        times = {config: m.time_ms for config, m in self.measured.items() if m.status is Status.OK and m.time_ms}
-        return min(times, key=lambda config: times[config], default=None)
+        """The fastest; None if nothing is ok."""
+        return min(self._levels, key=lambda config: self._levels[config], default=None)
 
     def regret(self, config: Config) -> float:
         """How much longer a configuration takes than the optimum, as a share of that."""
         assert self.optimum is not None
-        mine, best = self.measured[config].time_ms, self.measured[self.optimum].time_ms
-        assert best is not None
-        return float("inf") if mine is None else mine / best - 1
+        return self._levels.get(config, float("inf")) / self._levels[self.optimum] - 1
+
+    @cached_property
+    def _levels(self) -> dict[Config, float]:
+        """Times relative to the cell's: of those in the fastest's race round by round, else by the medians.
+
+        The time of a round is the median over all who ran every round.
+        """
+        ran = {config: m for config, m in self.measured.items() if m.status is Status.OK and m.time_ms}
+        if not ran:
+            return {}
+        fastest = min(ran.values(), key=_time_ms)
+        raced = [m.times_ms for m in ran.values() if fastest.race is not None and m.race == fastest.race]
+        rounds = max(map(len, raced), default=0)
+        pace = [statistics.median(each) for each in zip(*(t for t in raced if len(t) == rounds), strict=True)]
+
+        def level(mine: Measurement) -> float:
+            if pace and mine.race == fastest.race:
+                return time_ratio(mine.times_ms, pace).estimate
+            return level(fastest) * _time_ms(mine) / _time_ms(fastest) if pace else _time_ms(mine)
+
+        return {config: level(mine) for config, mine in ran.items()}
 
     @cached_property
     def strategies(self) -> dict[str, Strategy]:
@@ -159,3 +179,8 @@ class RecordedWorker:
     def rates(self, task: RateTask) -> Rates | None:
         """Nothing runs here."""
         return None
+
+
+def _time_ms(measurement: Measurement) -> float:
+    assert measurement.time_ms is not None
+    return measurement.time_ms

@@ -153,7 +153,7 @@ def replay(
     notebook: Notebook,
     *,
     seed: int = 0,
-    sampler: Sampler = "tpe",
+    sampler: Sampler = "model",
     effort: Effort = EFFORTS["standard"],
 ) -> Replayed:
     """Search a recorded cell once, exactly as `tune` would with this database.
@@ -190,7 +190,7 @@ def replay_each(
     rates: Sequence[Rate] = (),
     *,
     seed: int = 0,
-    sampler: Sampler = "tpe",
+    sampler: Sampler = "model",
     effort: Effort = EFFORTS["standard"],
     warm: bool = False,
 ) -> list[Replayed]:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from json import JSONDecodeError
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from autotune.db.errors import StoreError
 from autotune.db.failures import damaged_row, one_line_errors
@@ -23,12 +24,13 @@ from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.strategies.config import Config, Value
 from autotune.strategies.space import Space
+from autotune.surrogate import Surrogate
 
-Sampler = Literal["tpe", "random"]
+Sampler = Literal["model", "random"]
 
-STARTUP = 8  # configurations that TPE is not asked for, but told of
+STARTUP = 8  # configurations that are tried before the model is asked
 METRIC = "log ms"  # what a study minimises
-REPEATS = 5  # a sampler that asks for the same configurations so often again has nothing new to say
+FAILED = math.log(2)  # what failed counts as so much slower than the slowest, that the model keeps away from its like
 LIKE = 1.25  # expected times within this factor are alike
 
 
@@ -89,12 +91,35 @@ class _Answer(NamedTuple):
         return cls(TrialState.PRUNED, None, 1.0, {"reason": f"{status}: {measurement.reason}"})
 
 
+class _Chosen(BaseSampler):
+    """Optuna's side of it: a trial's parameters are those of a configuration that is chosen as a whole."""
+
+    def __init__(self, distributions: Mapping[str, CategoricalDistribution], choose: Callable[[], Config]) -> None:
+        self._distributions = distributions
+        self._choose = choose
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All parameters, for they are chosen together."""
+        return dict(self._distributions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The configuration's, which has some of them."""
+        return dict(_params(self._choose()))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Never called, for no parameter stands alone."""
+        raise NotImplementedError
+
+
 class Search:
     """Proposes configurations, each once.
 
     First come the default, what is known to be fast in like cells and the default of every other strategy, filled up
-    with what is expected to be fast; from then on a tree-structured Parzen estimator is asked (multivariate, so that
-    it learns which values go together).
+    with what is expected to be fast; from then on those that promise most by what has been measured (`Surrogate`).
 
     A study has one search at a time; what an earlier one left open is over when the next begins.
 
@@ -107,7 +132,7 @@ class Search:
         first: configurations to try right after the default.
         expected_ms: of a configuration; what is alike comes in random order.
         sampler: ``random`` is blind chance, to compare with.
-        seed: of the sampler.
+        seed: of the random order.
     """
 
     def __init__(
@@ -120,27 +145,32 @@ class Search:
         *,
         first: Sequence[Config] = (),
         expected_ms: Callable[[Config], float] = lambda config: 1.0,
-        sampler: Sampler = "tpe",
+        sampler: Sampler = "model",
         seed: int = 0,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spaces = spaces
         self._limit = memory_limit_bytes
-        self._repeats = REPEATS if sampler == "tpe" else 0
         self._order = [config for space in spaces.values() for config in space]
         self._known = {config: known[config] for config in self._order if config in known}
         random.Random(seed).shuffle(self._order)
-        if sampler == "tpe":
+        if sampler == "model":
             self._order.sort(key=lambda config: round(math.log(max(expected_ms(config), 1e-6), LIKE)))
+        self._model = Surrogate(self._order) if sampler == "model" else None
+        self._plan = self._opening(first) if sampler == "model" else []
+        choices = {f"{name}.{each.name}": each.values for name, space in spaces.items() for each in space.choices}
+        choices["strategy"] = tuple(spaces)
+        self._distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
         shape = hashlib.sha256(repr([(n, s.choices) for n, s in spaces.items()]).encode()).hexdigest()[:8]
+        self._study = optuna.create_study(
+            storage=storage,
+            sampler=_Chosen(self._distributions, self._choose),
+            study_name=f"{name[:480]} [{shape}]",
+            load_if_exists=True,
+        )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate, group, names: stable for years
-            tpe = TPESampler(multivariate=True, group=True, n_startup_trials=STARTUP, seed=seed)
-            self._study = optuna.create_study(
-                storage=storage, sampler=tpe, study_name=f"{name[:480]} [{shape}]", load_if_exists=True
-            )
+            warnings.simplefilter("ignore", ExperimentalWarning)  # names of metrics have been stable for years
             self._study.set_metric_names([METRIC])
-        self._plan = self._opening(first) if sampler == "tpe" else []
         self._close_open_trials(storage)
         self._tell_what_is_known()
 
@@ -155,25 +185,12 @@ class Search:
         return len(self._known)
 
     def asks(self) -> Iterator[Ask]:
-        """Configurations not measured yet, until there are none; answer each with `tell`."""
-        repeats = 0
-        while remaining := self._remaining():
-            if self._plan:
-                self._enqueue(self._plan.pop(0))
-            elif repeats >= self._repeats:
-                self._enqueue(remaining[0])
+        """Configurations not measured yet, until there are none; answer each with `tell` before the next."""
+        while self.answered < self.size:
             trial = self._study.ask()
             config = self._suggest(trial)
-            if config is None:
-                trial.set_user_attr("reason", "no such configuration")
-                self._study.tell(trial, state=TrialState.FAIL)
-                repeats += 1
-            elif config in self._known:
-                self._answer(trial, self._known[config])
-                repeats += 1
-            else:
-                repeats = 0
-                yield Ask(trial, config)
+            trial.set_user_attr("config", config.text)
+            yield Ask(trial, config)
 
     def tell(self, ask: Ask, measurement: Measurement) -> None:
         """Report what came of a configuration."""
@@ -195,7 +212,23 @@ class Search:
                 trial.set_user_attr(name, value)
             self._study.tell(trial, answer.value, state=answer.state)
 
-    def _suggest(self, trial: Trial) -> Config | None:
+    def _choose(self) -> Config:
+        """What is to be measured next."""
+        if self._plan:
+            return self._plan.pop(0)
+        remaining = [config for config in self._order if config not in self._known]
+        log_ms = self._log_ms()
+        return self._model.most_promising(remaining, log_ms) if self._model and log_ms else remaining[0]
+
+    def _log_ms(self) -> dict[Config, float]:
+        """What the model is to learn from; nothing as long as nothing ran."""
+        answers = {config: _Answer.of(measurement, self._limit) for config, measurement in self._known.items()}
+        ran = {config: a.value for config, a in answers.items() if a.value is not None and a.violation <= 0}
+        slowest = max(ran.values(), default=0.0)
+        return ran and {config: ran.get(config, slowest + FAILED) for config in answers}
+
+    def _suggest(self, trial: Trial) -> Config:
+        """The configuration that was chosen for a trial, as Optuna has it."""
         name = str(trial.suggest_categorical("strategy", list(self._spaces)))
 
         def pick(choice: str, values: tuple[Value, ...]) -> Value:
@@ -203,15 +236,8 @@ class Search:
             return value
 
         config = self._spaces[name].choose(pick)
-        if config is not None:
-            trial.set_user_attr("config", config.text)
+        assert config is not None
         return config
-
-    def _enqueue(self, config: Config) -> None:
-        self._study.enqueue_trial(_params(config), skip_if_exists=False)
-
-    def _remaining(self) -> list[Config]:
-        return [config for config in self._order if config not in self._known]
 
     def _close_open_trials(self, storage: BaseStorage) -> None:
         """A search that was ended leaves the trial it was at, which would seem to run for ever."""
@@ -223,8 +249,6 @@ class Search:
         """Measurements that this study has not seen: imported, or taken just before a kill."""
         finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         seen = {trial.user_attrs.get("config") for trial in finished}
-        choices = {f"{name}.{each.name}": each.values for name, space in self._spaces.items() for each in space.choices}
-        choices["strategy"] = tuple(self._spaces)
         for config in (config for config in self._known if config.text not in seen):
             answer, params = _Answer.of(self._known[config], self._limit), _params(config)
             self._study.add_trial(
@@ -232,7 +256,7 @@ class Search:
                     state=answer.state,
                     value=answer.value,
                     params=params,
-                    distributions={name: CategoricalDistribution(choices[name]) for name in params},
+                    distributions={name: self._distributions[name] for name in params},
                     user_attrs={"config": config.text, **answer.attributes},
                     constraints={"memory": answer.violation},
                 )

@@ -4,6 +4,7 @@ from autotune.reports.efficiency_table import TITLE, efficiency_markdown
 from autotune.reports.figures import moment
 from autotune.reports.markdown_analysis import analysis
 from autotune.reports.markdown_cells import failures, flagged, winners
+from autotune.reports.markdown_choices import choices
 from autotune.reports.markdown_configuration import configuration
 from autotune.reports.markdown_method import method
 from autotune.reports.markdown_published import beside
@@ -39,6 +40,7 @@ def _section(source: Source, section: Section) -> str:
     parts |= {
         "Summary": summary(section),
         "Winners": winners(section),
+        "Choices": choices(section),
         "Detailed results": details(section),
         "Flagged": flagged(section),
         "Failures": failures(section),

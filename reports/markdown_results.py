@@ -14,7 +14,15 @@ SUMMARY = [
     ">TFLOP/s",
 ]
 DETAILS = [">seq_len", "function computed", ">density", "status", "configuration", ">median ms", ">min - max (spread)"]
-DETAILS += [">repeats", ">peak MiB", ">rel error", ">max abs error", ">TFLOP/s", ">share of matmul rate"]
+DETAILS += [
+    ">repeats",
+    ">peak MiB",
+    ">predicted MiB",
+    ">rel error",
+    ">max abs error",
+    ">TFLOP/s",
+    ">share of matmul rate",
+]
 
 
 def summary(section: Section) -> str:
@@ -81,6 +89,7 @@ def _line(entry: Entry) -> list[str]:
         spread(row.time_min_ms, row.time_max_ms, row.time_ms) if row.repeats > 1 else MISSING,
         str(row.repeats),
         mebibytes(row.peak_memory_mib),
+        mebibytes(row.predicted_memory_mib),
         error(row.rel_error),
         error(row.max_abs_error),
         rate(row.tflops),

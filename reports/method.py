@@ -15,7 +15,8 @@ COMPARABLE = {
 OTHERS = {
     "Memory": (
         "Peak memory above the inputs, output included; allocator statistics on CUDA; resident high-water mark of "
-        "the worker on the CPU."
+        "the worker on the CPU. Predicted is what was expected beforehand: the strategy's estimate, corrected by what "
+        "had been measured by then."
     ),
     "Correctness": (
         "Every candidate is compared with a float64 oracle before it is timed; at full length, on sampled query rows "

@@ -30,6 +30,7 @@ class Row:
     time_max_ms: float | None
     repeats: int
     peak_memory_mib: float | None
+    predicted_memory_mib: float | None  # what was expected before it ran
     rel_error: float | None
     max_abs_error: float | None
     tflops: float | None
@@ -138,7 +139,8 @@ def _row(record: Record, name: str, best: Rate | None) -> Row:
         time_min_ms=finite(min(times_ms, default=None)),
         time_max_ms=finite(max(times_ms, default=None)),
         repeats=len(times_ms),
-        peak_memory_mib=None if measurement.peak_memory_bytes is None else measurement.peak_memory_bytes / 2**20,
+        peak_memory_mib=_mebibytes(measurement.peak_memory_bytes),
+        predicted_memory_mib=_mebibytes(measurement.predicted_memory_bytes),
         rel_error=rel_error,
         max_abs_error=finite(measurement.max_abs_error),
         tflops=tflops,
@@ -150,6 +152,10 @@ def _row(record: Record, name: str, best: Rate | None) -> Row:
         environment=record.environment.fingerprint,
         problem=record.problem.key,
     )
+
+
+def _mebibytes(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / 2**20
 
 
 def _flag(measurement: Measurement, tflops: float | None, best: Rate | None) -> str:

@@ -83,9 +83,9 @@ def condensed(results: Results) -> Results:
 
 
 def _shortened(measurement: Measurement) -> Measurement:
-    fields = {name: _rounded(getattr(measurement, name)) for name in ("rel_error", "compile_s", "gate_s", "timing_s")}
     times_ms = tuple(_rounded(ms) for ms in measurement.times_ms[:REPEATS])
-    return replace(measurement, times_ms=times_ms, max_abs_error=None, **fields)
+    unread = dict.fromkeys(("max_abs_error", "compile_s", "gate_s", "timing_s"))  # by a replay
+    return replace(measurement, times_ms=times_ms, rel_error=_rounded(measurement.rel_error), **unread)
 
 
 def _rounded(value):

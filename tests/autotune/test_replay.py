@@ -117,13 +117,13 @@ def test_the_command_prints_each_cell_and_each_sampler(tmp_path):
     record.write_text(results_text(Results(records=stored(tmp_path / "t.db", entries))))
     result = run(record, "--seeds", 2)
     assert result.exit_code == 0, result.output
-    heading, tpe, chance, *summaries = result.output.splitlines()
+    heading, model, chance, *summaries = result.output.splitlines()
     assert heading.startswith(f"dense, {cell.problem.key}: 6 configurations, optimum ring(")
-    assert tpe.split()[0] == "tpe"
+    assert model.split()[0] == "model"
     assert chance.split()[0] == "random"
-    assert "measured 6," in tpe
-    assert [line.partition(":")[0] for line in summaries] == ["tpe", "random"]
-    assert "random" not in run(record, "--seeds", 1, "--sampler", "tpe", "--trials", 3).output
+    assert "measured 6," in model
+    assert [line.partition(":")[0] for line in summaries] == ["model", "random"]
+    assert "random" not in run(record, "--seeds", 1, "--sampler", "model", "--trials", 3).output
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"format": "autotune results"}'])
@@ -160,23 +160,18 @@ def every_search(recordings, rates, **options):
     return found
 
 
-NOT_YET = pytest.mark.xfail(reason="a search finds the best height of a window's tiles no more often than chance")
-
-
-@NOT_YET
 @pytest.mark.slow
 def test_searches_of_real_cells_come_within_a_per_cent_of_the_optimum():
     assert share_within(every_search(*real())) >= 0.95
 
 
-@NOT_YET
+@pytest.mark.xfail(reason="nine in ten do: where nothing good is known, one good value among poor ones stays unseen")
 @pytest.mark.slow
 def test_they_do_so_too_where_the_default_is_the_worst():
     recordings, rates = real()
     assert share_within(every_search([worst_first(each) for each in recordings], rates)) >= 0.95
 
 
-@NOT_YET
 @pytest.mark.slow
 def test_the_second_length_needs_at_most_half_the_measurements_of_the_first():
     recordings, rates = real()
@@ -192,7 +187,6 @@ def test_the_second_length_needs_at_most_half_the_measurements_of_the_first():
     assert warm_total <= cold_total / 2
 
 
-@NOT_YET
 @pytest.mark.slow
 def test_no_choice_in_a_real_cell_loses_to_its_default_beyond_the_noise():
     recordings, rates = real()

@@ -11,7 +11,8 @@ from autotune.strategies.errors import AutotuneError
 
 HEADER = (
     "implementation,pattern,strategy,config,seq_len,status,time_ms,time_min_ms,time_max_ms,repeats,"
-    "peak_memory_mib,rel_error,max_abs_error,tflops,matmul_share,density,reason,flag,device,environment,problem"
+    "peak_memory_mib,predicted_memory_mib,rel_error,max_abs_error,tflops,matmul_share,density,reason,flag,device,"
+    "environment,problem"
 )
 
 

@@ -45,3 +45,27 @@ def test_choice_whose_measurements_are_left_out(book):
     book.add(Dense(), Config.of("flex"), Status.OK, 2.0)
     text = markdown(book.source(records=book.records[1:]))
     assert "| `sdpa(backend=math)` | search | - | - | - | - | 1 | - |" in text
+
+
+def test_of_each_choice_the_fastest_value_and_what_the_others_cost(book):
+    """By the fastest configuration with each value, a failure or a single value being no choice."""
+    for reads, block, ms in (("views", 0, 4.0), ("views", 64, 2.0), ("copies", 0, 3.0), ("copies", 64, 9.0)):
+        book.add(Dense(), Config.of("ring", reads=reads, query_block=block, compile="off"), Status.OK, ms)
+    book.add(Dense(), Config.of("ring", reads="views", query_block=128, compile="off"), Status.OOM)
+    book.add(Dense(), SDPA, Status.OK, 5.0)
+    text = markdown(book.source())
+    assert "| 4,096 | `dense` | strategy | `ring` | 2.000 | `sdpa` 2.50x |" in text
+    assert "| 4,096 | `dense` | reads of ring | `views` | 2.000 | `copies` 1.50x |" in text
+    assert "| 4,096 | `dense` | query_block of ring | `64` | 2.000 | `0` 1.50x |" in text
+    assert "compile of ring" not in text
+    assert "backend of sdpa" not in text
+
+
+def test_where_nothing_was_chosen_among_values_that_is_said(book):
+    book.add(Dense(), SDPA, Status.OK, 1.0)
+    assert "Nowhere did more than one value of a choice run." in markdown(book.source())
+
+
+def test_the_memory_that_was_predicted_stands_beside_the_peak(book):
+    book.add(Dense(), SDPA, Status.OK, 1.0, peak_memory_bytes=10 * 2**20, predicted_memory_bytes=11 * 2**20)
+    assert "| 10.0 | 11.0 |" in markdown(book.source())
