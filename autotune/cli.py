@@ -125,6 +125,13 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
 )
 @_shape_options
+@click.option(
+    "--kv-home",
+    type=click.Choice(("device", "host")),
+    default="device",
+    show_default=True,
+    help="Where keys and values lie: with the queries, or in the memory of the host (dense attention, forward).",
+)
 @SPARSITY
 @click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
