@@ -17,7 +17,7 @@ DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-HOST_KEYS = "/kv-host"  # how the key of a problem ends whose keys and values lie in the host's memory
+HOST_KEYS = "/kv-host"  # the end of a problem's key where its keys and values lie in the host's memory
 DIRECTIONS: tuple[Direction, ...] = ("forward", "training")
 KV_HOMES: tuple[KvHome, ...] = ("device", "host")
 

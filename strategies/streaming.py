@@ -52,14 +52,14 @@ class Copier:
 
 
 class CudaCopier(Copier):
-    """Copies on a stream of its own; beside the kernels if keys and values are pinned, else between them."""
+    """Copies on a stream of its own, beside the kernels; at the bus's full speed what is pinned."""
 
     def __init__(self, key: torch.Tensor, value: torch.Tensor, device: torch.device, size: int) -> None:
         super().__init__(key, value, device, size)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         for buffer in self._buffers:
             buffer.record_stream(self._stream)  # an error may leave a copy under way
-            self.release(buffer)  # by whoever had its memory before
+            self.release(buffer)  # whoever had its memory before may still be at it
 
     def start(self, chunk: slice) -> torch.Tensor:
         """See `Copier`."""
@@ -67,7 +67,7 @@ class CudaCopier(Copier):
             return super().start(chunk)
 
     def ready(self, copy: torch.Tensor) -> None:
-        """The host waits, not the device, which works on the chunk before: after the last one keys may be changed."""
+        """The host waits while the device works on the chunk before; so when a call returns, keys may be changed."""
         self._stream.synchronize()
 
     def release(self, copy: torch.Tensor) -> None:
@@ -129,12 +129,12 @@ def by_chunk(block: QueryBlock, size: int) -> Iterator[tuple[slice, QueryBlock]]
 
 
 def one_ahead(chunks: Iterable[slice], copier: Copier) -> Iterator[torch.Tensor]:
-    """The copy of each chunk, good until the next is asked for, which is under way meanwhile."""
+    """The copy of each chunk, good until the next is asked for, which a device copies while it works on this one."""
     copies = map(copier.start, chunks)
     copy = next(copies, None)
     while copy is not None:
         copier.ready(copy)
-        ahead = next(copies, None)
         yield copy
+        ahead = next(copies, None)  # after the kernels are called: the host is busy with what is not pinned
         copier.release(copy)
         copy = ahead

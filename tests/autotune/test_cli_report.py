@@ -126,7 +126,7 @@ def test_explain_takes_keys_in_the_hosts_memory(tmp_path):
     text = run(*WORDS, "64", "--kv-home", "host", "--db", tmp_path / "t.db").stdout
     assert f"runs      {config.text}\n" in text
     assert "source    measured" in text
-    assert "rejected  sdpa() for dense: reads keys and values in the memory of the device only" in text
+    assert "rejected  sdpa for dense: reads keys and values in the memory of the device only" in text
     assert "source    default" in run(*WORDS, "64", "--db", tmp_path / "t.db").stdout
 
 
