@@ -143,4 +143,4 @@ def estimated_bytes(problem: Problem, pattern: Pattern, config: Config) -> int:
 
 def _family(problem: Problem, config: Config) -> Family:
     kernel = config.string("backend", ""), config.string("kernel", ""), config.string("compile", "off")
-    return config.strategy, *kernel, problem.device, problem.dtype, problem.direction
+    return config.strategy, *kernel, problem.device, problem.kv_home, problem.dtype, problem.direction

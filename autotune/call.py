@@ -7,7 +7,7 @@ import torch
 
 from autotune.strategies.errors import ProblemError
 from autotune.strategies.pattern import Dense
-from autotune.strategies.problem import DTYPE_NAMES, Problem
+from autotune.strategies.problem import DTYPE_NAMES, KvHome, Problem
 from autotune.strategies.strategy import Attention
 
 DENSE = Dense()
@@ -42,7 +42,8 @@ def describe(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, is_cau
     tensors = (query, key, value)
     if reason := _foreign(tensors):
         return Call(None, only_torch=reason)
-    _require_one_dtype_and_device(tensors)
+    _require_one_dtype(tensors)
+    home = kv_home(*(x.device for x in tensors))
     lead, heads, kv_heads = _broadcast(tensors, enable_gqa)
     sizes = (query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1], heads, kv_heads)
     if reason := _odd(lead, sizes, key, value):
@@ -62,6 +63,7 @@ def describe(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, is_cau
         causal=is_causal,
         direction="training" if training else "forward",
         device=query.device.type,
+        kv_home=home,
     )
     return Call(problem, lead, plain == [tuple(x.shape) for x in tensors])
 
@@ -108,14 +110,30 @@ def _odd(lead: tuple[int, ...], sizes: Sequence[int], key: torch.Tensor, value: 
     return None
 
 
-def _require_one_dtype_and_device(tensors: Tensors) -> None:
-    dtypes, devices = {x.dtype for x in tensors}, {x.device for x in tensors}
+def _require_one_dtype(tensors: Tensors) -> None:
+    dtypes = {x.dtype for x in tensors}
     if len(dtypes) > 1 or not dtypes <= set(DTYPE_NAMES):
         found = ", ".join(str(x.dtype) for x in tensors)
         raise ProblemError(f"query, key and value are {found}, but must share one of {', '.join(DTYPE_NAMES.values())}")
-    if len(devices) > 1:
-        found = ", ".join(str(x.device) for x in tensors)
-        raise ProblemError(f"query, key and value are on {found}, but must be on one device")
+
+
+def kv_home(query: torch.device, key: torch.device, value: torch.device) -> KvHome:
+    """Where key and value lie, seen from query.
+
+    >>> kv_home(torch.device("cuda:0"), torch.device("cpu"), torch.device("cpu"))
+    'host'
+
+    Raises:
+        ProblemError: neither all on one device, nor query on a GPU and the others in the host's memory.
+    """
+    if query == key == value:
+        return "device"
+    if query.type == "cuda" and key.type == value.type == "cpu":
+        return "host"
+    raise ProblemError(
+        f"query, key and value are on {query}, {key}, {value}, but must be on one device; or key and value on the CPU, "
+        "and query on a GPU"
+    )
 
 
 def _broadcast(tensors: Tensors, enable_gqa: bool) -> tuple[tuple[int, ...], int, int]:

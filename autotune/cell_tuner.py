@@ -53,11 +53,11 @@ class Session:
         spaces = {
             name: strategy.space(cell.problem, cell.pattern)
             for name, strategy in self.strategies.items()
-            if strategy.unsupported(cell.problem, cell.pattern) is None
+            if strategy.refusal(cell.problem, cell.pattern) is None
         }
         if not spaces:
             for name, strategy in self.strategies.items():
-                reason = strategy.unsupported(cell.problem, cell.pattern) or ""
+                reason = strategy.refusal(cell.problem, cell.pattern) or ""
                 history.add(Config.of(name), Measurement(status=Status.UNSUPPORTED, reason=reason))
         limit = memory_limit(cell, self.memory_limit_bytes)
         defaults = [space.default for space in spaces.values()]

@@ -11,7 +11,7 @@ from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.pattern_global_window_random import GlobalWindowRandom
 from autotune.strategies.pattern_strided import Strided
-from autotune.strategies.problem import Direction, Problem
+from autotune.strategies.problem import Direction, KvHome, Problem
 
 DEFAULT_PATTERNS = ("dense", "dilated", "local_window")
 PATTERN_NAMES = (*DEFAULT_PATTERNS, "global_window_random", "strided")
@@ -56,6 +56,7 @@ class Workload:
     dtype: str | None = None
     causal: bool = False
     direction: Direction = "forward"
+    kv_home: KvHome = "device"
 
     def cells(self, device: torch.device) -> list[Cell]:
         """All cells on one device, the shortest length first, so that failures there spare the longer ones.
@@ -85,6 +86,7 @@ class Workload:
             causal=self.causal,
             direction=self.direction,
             device=device.type,
+            kv_home=self.kv_home,
         )
 
     def _patterns(self, length: int) -> Iterator[Pattern]:

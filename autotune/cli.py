@@ -19,6 +19,13 @@ SAMPLER_NAMES = ("model", "random")
 SUITE_NAMES = ("extreme", "efficiency")
 DISPATCH = "dispatch"  # a suite of `bench` alone: it measures our own overhead, and stores nothing
 
+KV_HOME = click.option(
+    "--kv-home",
+    type=click.Choice(("device", "host")),
+    default="device",
+    show_default=True,
+    help="Where keys and values lie: with the queries, or in the memory of the host (dense attention, forward).",
+)
 SPARSITY = click.option(
     "--sparsity",
     default="0.9,0.95",
@@ -125,6 +132,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
 )
 @_shape_options
+@KV_HOME
 @SPARSITY
 @click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), help="Configurations to measure for each cell.")
@@ -227,6 +235,7 @@ def show(db: str | None) -> None:
 @click.option("--query-len", help="Number of queries where it is not the length, such as 1 for decoding.")
 @_pattern_option(("dense",))
 @_shape_options
+@KV_HOME
 @SPARSITY
 @click.option("--memory-limit", help="Bytes a call may take above its inputs, as in 8GiB.")
 @DATABASE

@@ -11,7 +11,7 @@ from autotune.cells import DEFAULT_PATTERNS, DEFAULT_SPARSITIES, Workload
 from autotune.strategies.errors import AutotuneError
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.pattern_block_layout import BlockLayout
-from autotune.strategies.problem import Direction
+from autotune.strategies.problem import Direction, KvHome
 from autotune.strategies.suite import Suite
 from autotune.units import UnitError, parse_lengths
 
@@ -36,6 +36,7 @@ def workload(
     segment_lengths: str | None,
     dilation_rates: str | None,
     sparsity: str | None = None,
+    kv_home: KvHome = "device",
 ) -> Workload:
     """The workload that the options describe.
 
@@ -56,6 +57,7 @@ def workload(
         dtype=dtype,
         causal=causal,
         direction=direction or "forward",
+        kv_home=kv_home,
     )
 
 

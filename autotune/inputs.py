@@ -31,25 +31,25 @@ def make_inputs(problem: Problem, device: torch.device, rows: torch.Tensor, *, s
 
     Args:
         problem: the shapes and dtype.
-        device: where the tensors live.
+        device: where the tensors live; key and value in pinned memory of the host if that is their home.
         rows: query rows that will be checked, shape (R,).
         seed: of the random generator.
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(heads: int, length: int) -> torch.Tensor:
+    def normal(heads: int, length: int, home: torch.device) -> torch.Tensor:
         shape = (problem.batch, heads, length, problem.head_dim)
-        return torch.randn(shape, generator=generator).to(problem.torch_dtype).to(device)
+        drawn = torch.randn(shape, generator=generator).to(problem.torch_dtype)
+        return drawn.to(home) if home == device else drawn.pin_memory()
 
-    query = normal(problem.heads, problem.query_len)
-    key = normal(problem.kv_heads, problem.kv_len)
-    value = normal(problem.kv_heads, problem.kv_len)
+    query = normal(problem.heads, problem.query_len, device)
+    key, value = (normal(problem.kv_heads, problem.kv_len, problem.kv_device(device)) for _ in range(2))
     if problem.head_dim > 1:
         value[..., -1] = 1.0
     if not problem.training:
         return Inputs(query, key, value, None)
     grad = torch.zeros_like(query)
-    grad[:, :, rows] = normal(problem.heads, len(rows))
+    grad[:, :, rows] = normal(problem.heads, len(rows), device)
     for tensor in (query, key, value):
         tensor.requires_grad_()
     return Inputs(query, key, value, grad)

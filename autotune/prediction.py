@@ -27,7 +27,7 @@ class Cell(NamedTuple):
         """What cells have in common that differ in length only, or in the parameters of a pattern."""
         one = self.problem
         sizes = (one.batch, one.heads, one.kv_heads, one.head_dim)
-        return (type(self.pattern), *sizes, one.dtype, one.causal, one.direction, one.device)
+        return (type(self.pattern), *sizes, one.dtype, one.causal, one.direction, one.device, one.kv_home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,8 @@ def _able(records: Mapping[Config, Record], problem: Problem, pattern: Pattern) 
 def _distance(problem: Problem, pattern: Pattern, cell: Cell) -> float | None:
     """How far a measured cell is from the one wanted; None if it says nothing about it."""
     other = cell.problem
-    if type(pattern) is not type(cell.pattern) or problem.dtype != other.dtype or problem.device != other.device:
+    same: Sequence[str] = ("dtype", "device", "kv_home")
+    if type(pattern) is not type(cell.pattern) or any(getattr(problem, name) != getattr(other, name) for name in same):
         return None
     sizes: Sequence[str] = ("query_len", "kv_len", "batch", "heads", "kv_heads", "head_dim")
     distance = sum(abs(math.log2(getattr(problem, name) / getattr(other, name))) for name in sizes)

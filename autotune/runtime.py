@@ -48,7 +48,8 @@ def attention(
 
     Args:
         query: shape (..., Hq, Lq, D).
-        key: shape (..., Hkv, Lk, D).
+        key: shape (..., Hkv, Lk, D); with query on a GPU, key and value may lie in (pinned) memory of the host, and
+            are brought to it chunk by chunk: dense attention, forward.
         value: shape (..., Hkv, Lk, D).
         attn_mask: served by torch's own attention, for the dense pattern only.
         dropout_p: likewise.
@@ -89,8 +90,8 @@ def attention(
         )
     training = (query.requires_grad or key.requires_grad or value.requires_grad) and torch.is_grad_enabled()
     call: tuple[Any, ...] = (
-        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device,
-        is_causal, enable_gqa, training,
+        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
+        query.device, key.device, value.device, is_causal, enable_gqa, training,
     )  # fmt: skip
     if pattern is not DENSE or accept is not None or memory_limit is not None:
         call = (*call, pattern, None if accept is None else tuple(accept), memory_limit)

@@ -183,11 +183,11 @@ def _failed(evidence: Evidence, problem: Problem, patterns: Sequence[Pattern]) -
 
 def _refused(problem: Problem, patterns: Sequence[Pattern]) -> Iterator[Rejected]:
     """The strategies that compute a pattern, but cannot do it for this problem."""
-    plainest = replace(problem, dtype="float32", direction="forward", head_dim=64)
+    plainest = replace(problem, dtype="float32", direction="forward", head_dim=64, kv_home="device")
     for pattern in patterns:
         for name, strategy in STRATEGIES.items():
-            reason = strategy.unsupported(problem, pattern)
-            if reason is not None and strategy.unsupported(plainest, pattern) is None:
+            reason = strategy.refusal(problem, pattern)
+            if reason is not None and strategy.refusal(plainest, pattern) is None:
                 yield Rejected(pattern=pattern, config=Config.of(name), reason=reason)
 
 

@@ -46,12 +46,17 @@ def torch_decision(
     """The decision where only torch's own attention takes a call.
 
     What it needs is estimated where strategies know the problem: on the CPU, dropout builds all scores.
+
+    Raises:
+        UnsupportedError: key and value are not on the device.
     """
     if (problem := call.problem) is None:
         need = query.numel() // max(1, query.shape[-1]) * value.shape[-1] * query.element_size()
         basis = "the output alone"
     else:
         config = BY_MATH if dropout and problem.device == "cpu" else BY_TORCH
+        if (refusal := strategy_of(config).refusal(problem, DENSE)) is not None:
+            raise UnsupportedError(f"{reason}, and {config.strategy} {refusal}; move key and value there")
         need, basis = strategy_of(config).memory_bytes(problem, DENSE, config), "estimated"
     return Decision(
         problem=problem,

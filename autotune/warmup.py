@@ -75,14 +75,14 @@ def _device(problem: Problem) -> torch.device:
 
 def _tensors(problem: Problem, device: torch.device, swapped: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Query, key and value of a problem, as they lie together or with heads and length swapped."""
-    sizes = ((problem.heads, problem.query_len), (problem.kv_heads, problem.kv_len), (problem.kv_heads, problem.kv_len))
+    keys = (problem.kv_heads, problem.kv_len, problem.kv_device(device))
     query, key, value = (
         torch.zeros(
-            (problem.batch, *(reversed(size) if swapped else size), problem.head_dim),
+            (problem.batch, *((length, heads) if swapped else (heads, length)), problem.head_dim),
             dtype=problem.torch_dtype,
-            device=device,
+            device=home,
         )
-        for size in sizes
+        for heads, length, home in ((problem.heads, problem.query_len, device), keys, keys)
     )
     if swapped:
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))

@@ -82,6 +82,8 @@ def _shared_entry(shared: Shared) -> Entry:
             return dict(json.loads(shared.key))
         case Config():
             return {"strategy": shared.strategy, "params": dict(shared.params)}
+        case Problem(kv_home="device"):  # as it was written before there was another home
+            return {name: value for name, value in asdict(shared).items() if name != "kv_home"}
         case _:
             return asdict(shared)
 

@@ -39,6 +39,7 @@ def _setting(setting: Setting) -> str:
         "head_dim": setting.head_dim,
         "causal": "yes" if setting.causal else "no",
         "direction": setting.direction,
+        **({"kv_home": setting.kv_home} if setting.kv_home == "host" else {}),
         "query_len": "the same as seq_len" if setting.query_len is None else setting.query_len,
     }
     return "Setting: " + ", ".join(f"{name} {value}" for name, value in parts.items())

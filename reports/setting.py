@@ -17,6 +17,7 @@ class Setting:
     head_dim: int
     causal: bool
     direction: str
+    kv_home: str
     query_len: int | None  # where it differs from the key length, which is then the length of the row
 
     @classmethod
@@ -31,6 +32,7 @@ class Setting:
             head_dim=problem.head_dim,
             causal=problem.causal,
             direction=problem.direction,
+            kv_home=problem.kv_home,
             query_len=None if problem.query_len == problem.kv_len else problem.query_len,
         )
 
@@ -45,6 +47,8 @@ class Setting:
         if self.kv_heads != self.heads:
             parts.append(f"{self.kv_heads} key heads")
         parts += [f"head_dim {self.head_dim}", "causal" if self.causal else "not causal", self.direction]
+        if self.kv_home == "host":
+            parts.append("keys and values in host memory")
         if self.query_len is not None:
             parts.append(f"query length {self.query_len:,}")
         return ", ".join(parts)

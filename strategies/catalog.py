@@ -29,7 +29,7 @@ def strategy_of(config: Config) -> Strategy:
 
 def supported(problem: Problem, pattern: Pattern) -> dict[str, Strategy]:
     """The strategies that can do this, in the order of preference; the first one's default is *the* default."""
-    return {name: strategy for name, strategy in STRATEGIES.items() if strategy.unsupported(problem, pattern) is None}
+    return {name: strategy for name, strategy in STRATEGIES.items() if strategy.refusal(problem, pattern) is None}
 
 
 def default_config(problem: Problem, pattern: Pattern) -> Config:
@@ -40,7 +40,7 @@ def default_config(problem: Problem, pattern: Pattern) -> Config:
     """
     for strategy in supported(problem, pattern).values():
         return strategy.space(problem, pattern).default
-    reasons = "; ".join(f"{name}: {strategy.unsupported(problem, pattern)}" for name, strategy in STRATEGIES.items())
+    reasons = "; ".join(f"{name}: {strategy.refusal(problem, pattern)}" for name, strategy in STRATEGIES.items())
     raise UnsupportedError(f"no strategy computes {pattern.label} for {problem.key} ({reasons})")
 
 
@@ -49,7 +49,7 @@ def refusal(problem: Problem, pattern: Pattern, config: Config) -> str | None:
     if config.strategy not in STRATEGIES:
         return f"strategy is {config.strategy!r}, but must be one of {', '.join(STRATEGIES)}"
     strategy = STRATEGIES[config.strategy]
-    return strategy.unsupported(problem, pattern) or strategy.space(problem, pattern).refusal(config)
+    return strategy.refusal(problem, pattern) or strategy.space(problem, pattern).refusal(config)
 
 
 def build(problem: Problem, pattern: Pattern, config: Config) -> Attention:
@@ -62,7 +62,7 @@ def build(problem: Problem, pattern: Pattern, config: Config) -> Attention:
     """
     strategy = strategy_of(config)
     pattern.validate(problem)
-    if (reason := strategy.unsupported(problem, pattern)) is not None:
+    if (reason := strategy.refusal(problem, pattern)) is not None:
         raise UnsupportedError(f"{config.text} cannot do {pattern.label} for {problem.key}: {reason}")
     if (reason := strategy.space(problem, pattern).refusal(config)) is not None:
         raise ConfigError(f"{config.text}: {reason}")

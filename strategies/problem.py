@@ -8,6 +8,7 @@ import torch
 from autotune.strategies.errors import ProblemError
 
 Direction = Literal["forward", "training"]
+KvHome = Literal["device", "host"]
 
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
@@ -16,7 +17,9 @@ DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+HOST_KEYS = "/kv-host"  # the end of a problem's key where its keys and values lie in the host's memory
 DIRECTIONS: tuple[Direction, ...] = ("forward", "training")
+KV_HOMES: tuple[KvHome, ...] = ("device", "host")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,8 @@ class Problem:
 
     Query is ``(batch, heads, query_len, head_dim)``; key and value are ``(batch, kv_heads, kv_len, head_dim)``.
     Query head ``h`` reads key head ``h // (heads / kv_heads)``. Causal alignment follows
-    ``torch.nn.functional.scaled_dot_product_attention``: query ``i`` sees keys ``0 .. i``.
+    ``torch.nn.functional.scaled_dot_product_attention``: query ``i`` sees keys ``0 .. i``. ``kv_home``: whether key and
+    value lie where query does, or in the memory of the host, which is more than a GPU has.
     """
 
     batch: int = 1
@@ -38,6 +42,7 @@ class Problem:
     causal: bool = False
     direction: Direction = "forward"
     device: str = "cpu"
+    kv_home: KvHome = "device"
 
     def __post_init__(self) -> None:
         for name in ("batch", "heads", "kv_heads", "query_len", "kv_len", "head_dim"):
@@ -49,6 +54,8 @@ class Problem:
             raise ProblemError(f"dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}")
         if self.direction not in DIRECTIONS:
             raise ProblemError(f"direction is {self.direction!r}, but must be one of {', '.join(DIRECTIONS)}")
+        if self.kv_home not in KV_HOMES:
+            raise ProblemError(f"kv_home is {self.kv_home!r}, but must be one of {', '.join(KV_HOMES)}")
 
     @classmethod
     def self_attention(
@@ -71,9 +78,10 @@ class Problem:
     def key(self) -> str:
         """A stable text that identifies the problem in the database."""
         mask = "causal" if self.causal else "full"
+        home = "" if self.kv_home == "device" else HOST_KEYS  # databases hold keys from before there was a choice
         return (
             f"{self.device}/{self.direction}/{self.dtype}/b{self.batch}/h{self.heads}x{self.kv_heads}"
-            f"/l{self.query_len}x{self.kv_len}/d{self.head_dim}/{mask}"
+            f"/l{self.query_len}x{self.kv_len}/d{self.head_dim}/{mask}{home}"
         )
 
     @property
@@ -90,6 +98,10 @@ class Problem:
     def training(self) -> bool:
         """Whether gradients are wanted."""
         return self.direction == "training"
+
+    def kv_device(self, device: torch.device) -> torch.device:
+        """Where key and value lie if query lies on a device."""
+        return device if self.kv_home == "device" else torch.device("cpu")
 
     @property
     def output_bytes(self) -> int:

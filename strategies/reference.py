@@ -36,7 +36,8 @@ def reference_rows(
     heads = []
     for head in range(problem.heads):
         kv_head = head // problem.group_size
-        operands = query[:, head, rows].double() * scale, key[:, kv_head].double(), value[:, kv_head].double()
+        keys, values = (x[:, kv_head].to(query.device, torch.float64) for x in (key, value))
+        operands = query[:, head, rows].double() * scale, keys, values
         heads.append(_rows_of_head(problem, pattern, head, rows, *operands))
     return torch.stack(heads, dim=1)
 

@@ -1,4 +1,7 @@
-"""Ring attention on one device: keys and values visited chunk by chunk (arXiv 2310.01889)."""
+"""Ring attention on one device: keys and values visited chunk by chunk (arXiv 2310.01889).
+
+They may lie in the host's memory; then the device holds two chunks of them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,8 +12,10 @@ from autotune.strategies.dilated import dilated_tiles, reads
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_dilated import Dilated
-from autotune.strategies.problem import Problem
+from autotune.strategies.problem import KvHome, Problem
 from autotune.strategies.space import Choice
+from autotune.strategies.strategy import Attention
+from autotune.strategies.streaming import CHUNKS_HELD, bind_streamed
 from autotune.strategies.tile_strategy import TileStrategy
 from autotune.strategies.tiles import Tile, dense_tile
 
@@ -21,6 +26,15 @@ class Ring(TileStrategy):
     """Dense or dilated attention whose every pass touches one chunk of keys."""
 
     name: ClassVar[str] = "ring"
+    kv_homes: ClassVar[tuple[KvHome, ...]] = ("device", "host")
+
+    def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
+        """As any tile strategy; keys and values in the host's memory serve dense attention, forward."""
+        if problem.kv_home == "host" and problem.training:
+            return "streams keys and values from the host forward only, without gradients"
+        if problem.kv_home == "host" and not isinstance(pattern, Dense):
+            return f"streams keys and values from the host for dense attention only, not for {pattern.label}"
+        return super().unsupported(problem, pattern)
 
     def serves(self, pattern: Pattern) -> bool:
         """Dense and dilated attention."""
@@ -43,3 +57,17 @@ class Ring(TileStrategy):
         if chunk_size < 1:
             raise ConfigError(f"chunk_size is {chunk_size}, but must be at least 1")
         return chunk_size
+
+    def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
+        """As any tile strategy; beside it the chunks that are held of what lies in the host's memory."""
+        bytes_held = super().memory_bytes(problem, pattern, config)
+        if problem.kv_home == "host":
+            chunk = min(self.keys_at_once(problem, config), problem.kv_len)
+            bytes_held += CHUNKS_HELD * chunk * problem.kv_bytes // problem.kv_len
+        return bytes_held
+
+    def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
+        """Bind the tiles, and where need be the stream that brings them their keys and values."""
+        if problem.kv_home == "device":
+            return super().build(problem, pattern, config)
+        return bind_streamed(self.plan(problem, pattern, config), self.keys_at_once(problem, config))

@@ -7,7 +7,7 @@ import torch
 
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
-from autotune.strategies.problem import Problem
+from autotune.strategies.problem import KvHome, Problem
 from autotune.strategies.space import Space
 
 
@@ -35,10 +35,17 @@ class Strategy(ABC):
     """One way to compute one or several patterns."""
 
     name: ClassVar[str]
+    kv_homes: ClassVar[tuple[KvHome, ...]] = ("device",)  # where keys and values may lie
+
+    def refusal(self, problem: Problem, pattern: Pattern) -> str | None:
+        """Why the strategy cannot do this, in one clause; None if it can."""
+        if problem.kv_home not in self.kv_homes:
+            return "reads keys and values in the memory of the device only"
+        return self.unsupported(problem, pattern)
 
     @abstractmethod
     def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
-        """Why the strategy cannot do this, in one clause; None if it can."""
+        """Why it cannot, wherever keys and values lie; callers ask for the `refusal`."""
 
     @abstractmethod
     def space(self, problem: Problem, pattern: Pattern) -> Space:

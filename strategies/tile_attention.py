@@ -18,6 +18,8 @@ from autotune.strategies.tile_schedule import QueryBlock, TileSchedule
 from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+# What a block does, one part after the other: some of its tiles, and the key and value that they are views of.
+Visits = Callable[[QueryBlock], Iterable[tuple[QueryBlock, torch.Tensor, torch.Tensor]]]
 
 
 def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor) -> None:
@@ -63,14 +65,24 @@ def attend(
     Returns:
         Shape (B, Hq, Lq, D), the dtype of query.
     """
+    query, scale = scaled(query, scale)
+    key, value = dense_rows(key), dense_rows(value)
+    result: torch.Tensor = _TileAttention.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
+    return result
+
+
+def scaled(query: torch.Tensor, scale: float | None) -> tuple[torch.Tensor, float]:
+    """The query and the scale as kernels take them."""
     if scale is None:
         scale = query.shape[-1] ** -0.5
     elif scale <= 0:  # kernels multiply masked scores, -inf, by the scale
         query, scale = query * scale, 1.0
-    # Kernels read a last dimension as dense without asking.
-    query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
-    result: torch.Tensor = _TileAttention.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
-    return result
+    return dense_rows(query), scale
+
+
+def dense_rows(x: torch.Tensor) -> torch.Tensor:
+    """The tensor with its last dimension dense, which kernels take for granted."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def bind(plan: TilePlan) -> Callable[..., torch.Tensor]:
@@ -83,7 +95,7 @@ class _TileAttention(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: TilePlan, scale: float
     ) -> torch.Tensor:
-        out, lse = _forward(plan, query, key, value, scale)
+        out, lse = forward(plan, query, lambda block: [(block, key, value)], scale)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.plan, ctx.scale = plan, scale  # type: ignore[attr-defined]
         return out
@@ -95,9 +107,8 @@ class _TileAttention(torch.autograd.Function):
         return (*gradients, None, None)
 
 
-def _forward(
-    plan: TilePlan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(plan: TilePlan, query: torch.Tensor, visits: Visits, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and log-sum-exp of query (B, Hq, Lq, D), block after block, each over the keys that it visits."""
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     lse = torch.full(query.shape[:3], -torch.inf, dtype=_sums(out.dtype), device=query.device)
     for block in plan.blocks:
@@ -106,7 +117,8 @@ def _forward(
         total = target if out.dtype == lse.dtype else torch.empty_like(target, dtype=lse.dtype)
         if block.fresh_rows < total[0, ..., 0].numel():
             total.zero_()  # rows that no fresh tile writes first start as a softmax over no keys
-        _run(plan, block, (query, key, value), total, lse[:, :, rows], scale)
+        for part, key, value in visits(block):
+            _run(plan, part, (query, key, value), total, lse[:, :, rows], scale)
         if total is not target:
             target.copy_(total)
         del total  # not beside that of the next block

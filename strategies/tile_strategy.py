@@ -80,12 +80,16 @@ class TileStrategy(Strategy):
 
     def build(self, problem: Problem, pattern: Pattern, config: Config) -> Attention:
         """Bind the tiles to a kernel and a merge."""
+        return bind(self.plan(problem, pattern, config))
+
+    def plan(self, problem: Problem, pattern: Pattern, config: Config) -> TilePlan:
+        """The tiles with their kernel and merge."""
         names = kernel_names(problem)
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
         cuts = self._cuts(problem, config)
         schedule = TileSchedule(self.tiles(problem, pattern, config), problem.query_len, cuts)
         merge = _merge(config.string("compile", "off"), problem.dtype)
-        return bind(TilePlan(schedule, kernel, merge, copies=_copies(config)))
+        return TilePlan(schedule, kernel, merge, copies=_copies(config))
 
     def _cuts(self, problem: Problem, config: Config) -> Cuts:
         return Cuts(_query_block(problem, config), self.keys_at_once(problem, config), _copied_at_once(problem))

@@ -531,3 +531,5 @@ def test_the_inputs_are_no_room_for_a_configuration(db, monkeypatch):
     assert run(db)[0].measured == 3
     assert memory_limit(cell, None) == predicted + 8
     assert memory_limit(cell, 5) == 5
+    streamed = replace(cell, problem=replace(cell.problem, kv_home="host"))
+    assert memory_limit(streamed, None) == predicted + 8 + cell.problem.kv_bytes

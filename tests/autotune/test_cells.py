@@ -51,8 +51,9 @@ def test_options_reach_the_problem():
         dtype="bfloat16",
         causal=True,
         direction="training",
+        kv_home="host",
     ).cells(CPU)
-    assert cell.problem.key == "cpu/training/bfloat16/b2/h12x4/l100x100/d80/causal"
+    assert cell.problem.key == "cpu/training/bfloat16/b2/h12x4/l100x100/d80/causal/kv-host"
     assert cell.label == "dense, 100 tokens on cpu"
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,3 +54,8 @@ def test_the_gradient_of_the_output_is_zero_but_for_the_checked_rows():
     assert nonzero[:, :, ROWS].all()
     assert int(nonzero.sum()) == len(ROWS) * 4
     assert all(x.requires_grad for x in (inputs.query, inputs.key, inputs.value))
+
+
+def test_keys_in_the_hosts_memory_are_the_same_numbers():
+    there = make_inputs(replace(PROBLEM, kv_home="host"), CPU, ROWS)
+    assert all(torch.equal(x, y) for x, y in zip(fields(there), fields(make_inputs(PROBLEM, CPU, ROWS)), strict=True))

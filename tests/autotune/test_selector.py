@@ -247,8 +247,8 @@ def test_the_same_window_is_nearer_than_another_sparsity(select):
     assert decision.config == FLEX
 
 
-@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"device": "cuda"}], ids=str)
-def test_another_dtype_or_device_is_no_neighbour(select, change):
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"device": "cuda"}, {"kv_home": "host"}], ids=str)
+def test_another_dtype_device_or_home_of_keys_is_no_neighbour(select, change):
     decision = select((replace(PROBLEM, **change), DENSE, RING, ok(1.0)))(PROBLEM, [DENSE], PLENTY)
     assert decision.source == "default"
 
@@ -332,6 +332,16 @@ def test_shipped_records_come_last_and_are_called_so(tmp_path):
 def test_a_pattern_that_does_not_fit_is_an_error(select):
     with pytest.raises(PatternError, match="self-attention"):
         select()(replace(PROBLEM, query_len=1), [WINDOW], PLENTY)
+
+
+def test_keys_beyond_the_memory_of_a_gpu_are_streamed_by_default(select):
+    long = Problem.self_attention(1 << 22, dtype="float32", device="cuda", kv_home="host")
+    here = replace(long, kv_home="device")
+    decision = select((here, DENSE, AUTO, ok(1.0)))(long, [DENSE], long.output_bytes + here.kv_bytes)
+    assert (decision.source, decision.config.strategy) == ("default", "ring")
+    assert decision.predicted_memory_bytes < long.output_bytes + here.kv_bytes
+    refused = {one.config.strategy: one.reason for one in decision.rejected}
+    assert refused == dict.fromkeys(("sdpa", "flex"), "reads keys and values in the memory of the device only")
 
 
 def test_what_no_strategy_can_do_is_an_error_with_every_reason(select):

@@ -67,6 +67,16 @@ def test_real_strategies_are_measured_stored_and_decided_and_a_second_run_measur
     assert stored(db) == before
 
 
+def test_keys_in_the_hosts_memory_are_a_cell_of_their_own(tmp_path):
+    workload = replace(WORKLOAD, lengths=(300,), patterns=("dense", "dilated"), kv_home="host")
+    dense, dilated = run(tmp_path / "t.db", workload, trials=2)
+    assert {config.strategy for config in dense.tried} == {"ring"}
+    assert dense.measurement.status is Status.OK
+    assert dense.measurement.rel_error <= 5e-5
+    assert {measurement.status for measurement in dilated.tried.values()} == {Status.UNSUPPORTED}
+    assert {record.problem.kv_home for record in stored(tmp_path / "t.db")} == {"host"}
+
+
 def test_the_studies_that_are_left_can_be_loaded_and_tell_what_was_measured(tmp_path, monkeypatch):
     strategies = {plant.name: plant() for plant in (planted.Correct, planted.Zeros)}
     monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)

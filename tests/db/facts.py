@@ -9,7 +9,7 @@ from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
-from autotune.strategies.problem import DIRECTIONS, DTYPES, Problem
+from autotune.strategies.problem import DIRECTIONS, DTYPES, KV_HOMES, Problem
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 FLOATS = st.none() | st.floats(allow_nan=False)
@@ -52,6 +52,7 @@ PROBLEMS = st.builds(
     causal=st.booleans(),
     direction=st.sampled_from(DIRECTIONS),
     device=st.sampled_from(["cpu", "cuda"]),
+    kv_home=st.sampled_from(KV_HOMES),
 )
 PATTERNS = st.sampled_from([Dense(), Dilated.longnet(8192), LocalWindow(sparsity=0.95), LocalWindow(sparsity=0.9)])
 CONFIGS = st.builds(

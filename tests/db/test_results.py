@@ -117,6 +117,16 @@ def test_a_change_of_what_is_written_needs_a_new_version():
     assert [f.name for f in fields(Results)] == ["records", "choices", "rates"]
 
 
+def test_a_home_of_keys_is_written_only_where_it_is_not_the_device(store, add):
+    """Files from before there was a choice are read, and their problems written, as ever."""
+    here = Problem.self_attention(1024)
+    for problem in (here, replace(here, kv_home="host")):
+        add(store, problem=problem)
+    problems = json.loads(results_text(store.results()))["problems"]
+    assert "kv_home" not in problems[here.key]
+    assert problems[f"{here.key}/kv-host"] == problems[here.key] | {"kv_home": "host"}
+
+
 def refused(text):
     with pytest.raises(StoreError) as caught:
         results_of(text, "t.json")

@@ -20,6 +20,9 @@ def test_environments_and_settings_are_kept_apart(book):
     assert sorted(len(section.entries) for section in found) == [1, 1, 2]
     wide = replace(first, problem=replace(first.problem, query_len=1))
     assert len(sections(book.source(records=[first, wide]))) == 2
+    streamed = replace(first, problem=replace(first.problem, kv_home="host"))
+    [_, section] = sections(book.source(records=[first, streamed]))
+    assert section.setting.text.endswith("forward, keys and values in host memory")
 
 
 def test_speed_up_is_over_the_fastest_dense_of_the_same_length(book):

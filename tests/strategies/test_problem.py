@@ -14,6 +14,9 @@ PROBLEM = Problem(batch=2, heads=12, kv_heads=3, query_len=100, kv_len=300, head
 def test_key_never_changes():
     # Databases hold these: a change here orphans every stored measurement.
     assert PROBLEM.key == "cpu/forward/bfloat16/b2/h12x3/l100x300/d80/causal"
+    assert replace(PROBLEM, device="cuda", kv_home="host").key == (
+        "cuda/forward/bfloat16/b2/h12x3/l100x300/d80/causal/kv-host"
+    )
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,7 @@ def test_key_never_changes():
     [
         *(("batch", 1), ("heads", 6), ("kv_heads", 4), ("query_len", 101), ("kv_len", 301), ("head_dim", 64)),
         *(("dtype", "float16"), ("causal", False), ("direction", "training"), ("device", "cuda")),
+        ("kv_home", "host"),
     ],
 )
 def test_every_field_tells_problems_apart(field, value):
@@ -62,6 +66,7 @@ def test_a_size_that_is_no_whole_number_is_refused(name):
         ({"kv_heads": 24}, "heads is 12, but must be a multiple of kv_heads, 24"),
         ({"dtype": "int8"}, "dtype is 'int8', but must be one of float16, bfloat16, float32, float64"),
         ({"direction": "sideways"}, "direction is 'sideways', but must be one of forward, training"),
+        ({"kv_home": "disk"}, "kv_home is 'disk', but must be one of device, host"),
     ],
 )
 def test_a_bad_field_is_refused_with_value_and_limit(changes, message):
@@ -86,3 +91,9 @@ def test_dtype_names_are_those_of_torch(name):
 @pytest.mark.parametrize(("direction", "training"), [("forward", False), ("training", True)])
 def test_training_is_the_direction_with_gradients(direction, training):
     assert replace(PROBLEM, direction=direction).training is training
+
+
+def test_keys_lie_with_the_query_or_on_the_cpu():
+    device = torch.device("cuda", 1)
+    assert PROBLEM.kv_device(device) == device
+    assert replace(PROBLEM, kv_home="host").kv_device(device) == torch.device("cpu")

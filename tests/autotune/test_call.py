@@ -1,0 +1,81 @@
+"""Tensors as a problem: where keys and values may lie, and what then runs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+import autotune
+from autotune import Dilated, call, runtime
+from autotune.strategies.errors import ProblemError, UnsupportedError
+
+from .ladder import PROBLEM, tensors
+
+CPU, FIRST, SECOND = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
+pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarning")
+
+
+@pytest.fixture
+def untuned(tmp_path, monkeypatch):
+    """Nothing is known."""
+    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
+    runtime.reload()
+    yield
+    runtime.reload()
+
+
+@pytest.fixture
+def host(untuned, monkeypatch):
+    """Tensors on the CPU pass for a query on a GPU beside keys in the memory of the host."""
+    monkeypatch.setattr(call, "kv_home", lambda *devices: "host")
+
+
+def test_keys_are_at_home_with_the_query_or_in_the_hosts_memory():
+    assert call.kv_home(CPU, CPU, CPU) == call.kv_home(FIRST, FIRST, FIRST) == "device"
+    assert call.kv_home(FIRST, CPU, CPU) == "host"
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [(CPU, FIRST, FIRST), (FIRST, CPU, FIRST), (FIRST, FIRST, CPU), (FIRST, SECOND, SECOND), (CPU, CPU, FIRST)],
+)
+def test_other_mixtures_are_refused_by_name(devices):
+    with pytest.raises(ProblemError, match="on one device; or key and value on the CPU") as caught:
+        call.kv_home(*devices)
+    assert ", ".join(map(str, devices)) in str(caught.value)
+
+
+@pytest.mark.usefixtures("host")
+def test_keys_in_the_hosts_memory_are_served_by_the_ring():
+    inputs = tensors()
+    decision = autotune.explain(*inputs)
+    assert decision.problem == replace(PROBLEM, kv_home="host")
+    assert decision.config.strategy == "ring"
+    assert "for       cpu/forward/float32/b1/h2x2/l64x64/d8/full/kv-host" in decision.text
+    out, expected = autotune.attention(*inputs, is_causal=True), scaled_dot_product_attention(*inputs, is_causal=True)
+    assert torch.allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("host")
+def test_what_cannot_be_streamed_is_refused_with_its_reason():
+    query, key, value = tensors()
+    with pytest.raises(UnsupportedError, match="forward only"):
+        autotune.attention(query, key.requires_grad_(), value)
+    with pytest.raises(UnsupportedError, match="for dense attention only, not for dilated"):
+        autotune.attention(query, key.detach(), value, pattern=Dilated((32,), (1,)))
+    with pytest.raises(
+        UnsupportedError, match=r"attn_mask.* and sdpa reads keys and values in the memory of the device"
+    ):
+        autotune.explain(query, key.detach(), value, torch.ones(64, 64, dtype=torch.bool))
+
+
+@pytest.mark.usefixtures("untuned")
+def test_a_call_with_keys_elsewhere_does_not_take_the_place_of_one_like_it():
+    query, key, value = tensors()
+    autotune.attention(query, key, value)
+    known = dict(runtime.table().calls)
+    for elsewhere in ((key.to("meta"), value), (key, value.to("meta"))):
+        with pytest.raises(RuntimeError):
+            autotune.attention(query, *elsewhere)
+    assert runtime.table().calls == known
