@@ -66,6 +66,8 @@ def permutation_refusal(problem: Problem, pattern: Pattern) -> str | None:
         return "it is not dilated"
     if max(pattern.dilation_rates) == 1:
         return "no rate is above 1"
+    if min(pattern.segment_lengths) >= problem.query_len:
+        return "every segment holds the whole sequence"
     return misfit(problem, pattern)
 
 
