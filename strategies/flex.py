@@ -122,17 +122,14 @@ def permuted(config: Config) -> bool:
 
 def _arguments(problem: Problem, pattern: Pattern, config: Config, device: torch.device) -> dict[str, Any]:
     """What goes with query, key and value."""
-    bias = multiplicity_bias(problem, pattern)
     if not (isinstance(pattern, Dilated) and permuted(config)):
-        return {
-            "score_mod": bias if isinstance(pattern, Dilated) else None,
-            "block_mask": block_mask(problem, pattern, device),
-            "enable_gqa": problem.group_size > 1,
-        }
+        bias = multiplicity_bias(problem, pattern) if isinstance(pattern, Dilated) else None
+        mask = block_mask(problem, pattern, device)
+        return {"score_mod": bias, "block_mask": mask, "enable_gqa": problem.group_size > 1}
     order = permutation(problem, pattern, device)
     mask_mod = order.modifier(and_masks(mask_function(problem, pattern), all_keys(problem)))
     mask = mask_of_lists(permuted_problem(problem, pattern), permuted_lists(problem, pattern), mask_mod, device)
-    return {"score_mod": order.modifier(bias), "block_mask": mask, "permutation": order}
+    return {"score_mod": order.modifier(multiplicity_bias(problem, pattern)), "block_mask": mask, "permutation": order}
 
 
 def multiplicity_bias(problem: Problem, pattern: Pattern) -> Modifier:
