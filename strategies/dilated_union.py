@@ -61,15 +61,23 @@ class Part:
 
 def nesting_refusal(problem: Problem, pattern: Dilated) -> str | None:
     """Why no key can be computed for several branches at once, in one clause; None if it can."""
-    branches = _nested(pattern, problem.query_len)
+    if reason := misfit(problem, pattern):
+        return reason
+    for (_, r), (_, sparser) in pairwise(nested_branches(pattern, problem.query_len)):
+        if sparser > MOST_COSETS * r:
+            return f"rate {sparser} is more than {MOST_COSETS} times rate {r}, and would make as many tiles"
+    return None
+
+
+def misfit(problem: Problem, pattern: Dilated) -> str | None:
+    """Why segments and grids do not nest, in one clause; None if they do."""
+    branches = nested_branches(pattern, problem.query_len)
     if len(branches) < 2:
         return "there is a single branch"
     for (w, r), (wider, sparser) in pairwise(branches):
         if wider % w or sparser % r:
             return f"w={wider} r={sparser} is not in whole steps of w={w} r={r}"
-        if sparser > MOST_COSETS * r:
-            return f"rate {sparser} is more than {MOST_COSETS} times rate {r}, and would make as many tiles"
-        inner, outer = (_offsets(pattern, problem.heads, rate) for rate in (r, sparser))
+        inner, outer = (head_offsets(pattern, problem.heads, rate) for rate in (r, sparser))
         if inner != [offset % r for offset in outer]:
             return f"the offsets of rate {sparser} are not on the grids of rate {r}"
     (w, _), (_, r) = branches[0], branches[-1]
@@ -78,7 +86,7 @@ def nesting_refusal(problem: Problem, pattern: Dilated) -> str | None:
 
 def union_tiles(problem: Problem, pattern: Dilated) -> Iterator[Tile]:
     """Tiles that hold each (query, key) of a pattern that nests once."""
-    branches = _nested(pattern, problem.query_len)
+    branches = nested_branches(pattern, problem.query_len)
     inner = None
     for ring, (w, _) in enumerate(branches, 1):
         parts = [part for part in _parts(problem, w, inner) if part.key]
@@ -91,10 +99,10 @@ def union_tiles(problem: Problem, pattern: Dilated) -> Iterator[Tile]:
         inner = w
 
 
-def _nested(pattern: Dilated, seq_len: int) -> list[tuple[int, int]]:
+def nested_branches(pattern: Dilated, seq_len: int) -> list[tuple[int, int]]:
     """The branches from short to long; segments that hold the whole sequence count as equally long.
 
-    >>> _nested(Dilated((30, 4, 9), (4, 1, 2)), 9)
+    >>> nested_branches(Dilated((30, 4, 9), (4, 1, 2)), 9)
     [(4, 1), (12, 2), (12, 4)]
     """
     unit = max((w for w in pattern.segment_lengths if w < seq_len), default=max(pattern.dilation_rates))
@@ -102,7 +110,7 @@ def _nested(pattern: Dilated, seq_len: int) -> list[tuple[int, int]]:
     return sorted((w if w < seq_len else whole, r) for w, r in pattern.branches)
 
 
-def _offsets(pattern: Dilated, heads: int, rate: int) -> list[int]:
+def head_offsets(pattern: Dilated, heads: int, rate: int) -> list[int]:
     """The offset of each head."""
     classes = pattern.head_classes(heads, rate)
     return [offset for _, offset in sorted((head, offset) for offset, some in classes for head in range(heads)[some])]

@@ -4,16 +4,26 @@ The kernels read the mask as tables with a row for each block of queries, as wid
 where one row sees every block, on the CPU (of blocks seen in part) and in training, which take no narrower ones.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, and_masks, flex_attention
 
+from autotune.strategies.block_runs import Numbers
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
+from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.flash_buffers import block_buffers
-from autotune.strategies.flex_lists import BLOCK, block_counts, block_lists, padded
+from autotune.strategies.flex_lists import BLOCK, BlockLists, block_counts, block_lists, padded
+from autotune.strategies.flex_permuted import (
+    Modifier,
+    permutation,
+    permutation_refusal,
+    permuted_attention,
+    permuted_bytes,
+    permuted_lists,
+    permuted_problem,
+)
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_blocks import BlockSparse
 from autotune.strategies.pattern_dilated import Dilated
@@ -21,11 +31,13 @@ from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
 
-Modifier = Callable[..., torch.Tensor]
-
 
 class Flex(Strategy):
-    """One fused kernel that skips empty blocks; always compiled, for uncompiled it would build the N x N scores."""
+    """One fused kernel that skips empty blocks; always compiled, for uncompiled it would build the N x N scores.
+
+    ``order``: ``permuted`` copies the rows of nested dilated branches so that they lie together, and puts back the
+    output; ``sequence`` leaves them where they are.
+    """
 
     name: ClassVar[str] = "flex"
 
@@ -40,11 +52,13 @@ class Flex(Strategy):
         return None
 
     def space(self, problem: Problem, pattern: Pattern) -> Space:
-        """Compile options; on CUDA the kernel's tile shape and pipelining too, 0 leaving them to torch."""
+        """Compile options; on CUDA order, tile shape and pipelining too, of which 0 leaves the last two to torch."""
+        orders = ("sequence", "permuted") if permutation_refusal(problem, pattern) is None else ()
         kernel = (
             ()
             if problem.device == "cpu"
             else (
+                *((Choice("order", orders),) if orders else ()),
                 Choice("block_m", (0, 64, 128)),
                 Choice("block_n", (0, 32, 64, 128)),
                 Choice("num_warps", (0, 4, 8)),
@@ -57,15 +71,19 @@ class Flex(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, block lists, on the CPU the kernel's buffers, on CUDA the log-sum-exp; gradients when training."""
-        total = problem.output_bytes + 4 * -(-problem.query_len // BLOCK) * sum(_list_widths(problem, pattern))
+        counts = _counts(problem, pattern, config)
+        total = 4 * len(counts[0]) * sum(_list_widths(problem, counts))
         if problem.device == "cpu":
-            return total + block_buffers(problem, BLOCK, BLOCK)
-        total += 4 * problem.batch * problem.heads * problem.query_len
-        return total + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
+            total += block_buffers(problem, BLOCK, BLOCK)
+        else:
+            total += 4 * problem.batch * problem.heads * problem.query_len
+        if isinstance(pattern, Dilated) and permuted(config):
+            return total + permuted_bytes(problem, pattern)
+        return total + problem.output_bytes + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Those of all blocks that are visited, of which a pattern may need little."""
-        visited = sum(int(counts.sum()) for counts in block_counts(problem, pattern))
+        visited = sum(int(counts.sum()) for counts in _counts(problem, pattern, config))
         return pattern.flops(problem) * problem.heads * visited * BLOCK**2 / pattern.pairs(problem)
 
     def one_length_only(self, config: Config) -> bool:
@@ -79,28 +97,39 @@ class Flex(Strategy):
             for name in ("block_m", "block_n", "num_warps", "num_stages")
             if (size := config.integer(name, 0))
         }
-        attention = compiled(flex_attention, config)
-        score_mod = multiplicity_bias(problem, pattern) if isinstance(pattern, Dilated) else None
-        masks: dict[torch.device, BlockMask] = {}
+        if permuted(config) and (reason := permutation_refusal(problem, pattern)) is not None:
+            raise UnsupportedError(f"order is 'permuted', but there is none for {pattern.label}: {reason}")
+        attention = compiled(permuted_attention, config) if permuted(config) else compiled(flex_attention, config)
+        arguments: dict[torch.device, dict[str, Any]] = {}
 
         def attend(
             query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None
         ) -> torch.Tensor:
-            if query.device not in masks:
-                masks[query.device] = block_mask(problem, pattern, query.device)
+            if query.device not in arguments:
+                arguments[query.device] = _arguments(problem, pattern, config, query.device)
             result: torch.Tensor = attention(
-                query,
-                key,
-                value,
-                score_mod=score_mod,
-                block_mask=masks[query.device],
-                scale=scale,
-                enable_gqa=problem.group_size > 1,
-                kernel_options=options or None,
+                query, key, value, scale=scale, kernel_options=options or None, **arguments[query.device]
             )
             return result
 
         return attend
+
+
+def permuted(config: Config) -> bool:
+    """Whether rows are copied into another order."""
+    return config.string("order", "sequence") == "permuted"
+
+
+def _arguments(problem: Problem, pattern: Pattern, config: Config, device: torch.device) -> dict[str, Any]:
+    """What goes with query, key and value."""
+    if not (isinstance(pattern, Dilated) and permuted(config)):
+        bias = multiplicity_bias(problem, pattern) if isinstance(pattern, Dilated) else None
+        mask = block_mask(problem, pattern, device)
+        return {"score_mod": bias, "block_mask": mask, "enable_gqa": problem.group_size > 1}
+    order = permutation(problem, pattern, device)
+    mask_mod = order.modifier(and_masks(mask_function(problem, pattern), all_keys(problem)))
+    mask = mask_of_lists(permuted_problem(problem, pattern), permuted_lists(problem, pattern), mask_mod, device)
+    return {"score_mod": order.modifier(multiplicity_bias(problem, pattern)), "block_mask": mask, "permutation": order}
 
 
 def multiplicity_bias(problem: Problem, pattern: Pattern) -> Modifier:
@@ -143,9 +172,14 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
 
     Also where nothing is masked: without block lists the CPU's kernel allocates N x N bytes, eight times over.
     """
-    lists, widths = block_lists(problem, pattern), _list_widths(problem, pattern)
     with device:  # where tables of the mask are made
         mask_mod = mask_function(problem, pattern)
+    return mask_of_lists(problem, block_lists(problem, pattern), mask_mod, device)
+
+
+def mask_of_lists(problem: Problem, lists: BlockLists, mask_mod: Modifier, device: torch.device) -> BlockMask:
+    """The lists as the kernels read them."""
+    widths = _list_widths(problem, (lists.partial_counts, lists.full_counts))
     return BlockMask.from_kv_blocks(
         *padded(lists.partial_counts, lists.partial, widths[0], device),
         *padded(lists.full_counts, lists.full, widths[1], device),
@@ -156,10 +190,18 @@ def block_mask(problem: Problem, pattern: Pattern, device: torch.device) -> Bloc
     )
 
 
-def _list_widths(problem: Problem, pattern: Pattern) -> tuple[int, int]:
+def _counts(problem: Problem, pattern: Pattern, config: Config) -> tuple[Numbers, Numbers]:
+    """How many key blocks each block of queries sees in part, and how many as a whole."""
+    if isinstance(pattern, Dilated) and permuted(config):
+        lists = permuted_lists(problem, pattern)
+        return lists.partial_counts, lists.full_counts
+    return block_counts(problem, pattern)
+
+
+def _list_widths(problem: Problem, counts: tuple[Numbers, Numbers]) -> tuple[int, int]:
     """Columns of the tables of partial and of full blocks, at least one."""
     blocks = -(-problem.kv_len // BLOCK)
     if problem.training:  # torch makes the lists of the backward pass by turning tables of blocks x blocks
         return blocks, blocks
-    partial, full = (max(1, int(counts.max())) for counts in block_counts(problem, pattern))
+    partial, full = (max(1, int(each.max())) for each in counts)
     return (blocks if problem.device == "cpu" else partial), full  # the CPU's kernel takes the columns for the length
