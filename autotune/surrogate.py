@@ -7,7 +7,8 @@ on the best (Jones, Schonlau and Welch 1998, equation 15).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
+from itertools import chain
 
 import torch
 
@@ -16,17 +17,28 @@ from autotune.strategies.config import Config
 NOISE = 0.3  # standard deviation of a log time about the sum of the effects: their interplay, and the measurement's
 
 
-def similarity(one: Config, other: Config) -> float:
-    """The covariance of two log times: something in common always, more in one strategy, most with equal parameters.
+def covariance(configs: Sequence[Config]) -> torch.Tensor:
+    """Of log times: something in common always, more in one strategy, the most with equal parameters.
 
-    >>> one, other = Config.of("ring", chunk_size=1024, reads="views"), Config.of("ring", chunk_size=512, reads="views")
-    >>> similarity(one, one), similarity(one, other), similarity(one, Config.of("sdpa"))
-    (3.0, 2.5, 1.0)
+    >>> views = [Config.of("ring", chunk_size=size, reads="views") for size in (1024, 512)]
+    >>> covariance([*views, Config.of("sdpa")]).tolist()
+    [[3.0, 2.5, 1.0], [2.5, 3.0, 1.0], [1.0, 1.0, 3.0]]
     """
-    if one.strategy != other.strategy:
-        return 1.0
-    names = {name for name, _ in (*one.params, *other.params)}
-    return 2.0 + (len({*one.params} & {*other.params}) / len(names) if names else 1.0)
+    strategies = _indicators([{config.strategy} for config in configs])
+    names = _indicators([{name for name, _ in config.params} for config in configs])
+    values = _indicators([set(config.params) for config in configs])
+    of_either = names.sum(dim=1)[:, None] + names.sum(dim=1) - names @ names.T
+    equal = torch.where(of_either > 0, values @ values.T / of_either, 1.0)
+    return 1.0 + strategies @ strategies.T * (1.0 + equal)
+
+
+def _indicators(sets: Sequence[Set[Hashable]]) -> torch.Tensor:
+    """A row for each set, a column for each element of any, 1 where it is in the set."""
+    columns = {element: number for number, element in enumerate(dict.fromkeys(chain.from_iterable(sets)))}
+    rows = torch.zeros(len(sets), len(columns), dtype=torch.float64)
+    for row, elements in zip(rows, sets, strict=True):
+        row[[columns[element] for element in elements]] = 1.0
+    return rows
 
 
 class Surrogate:
@@ -38,8 +50,7 @@ class Surrogate:
 
     def __init__(self, configs: Sequence[Config]) -> None:
         self._index = {config: index for index, config in enumerate(configs)}
-        rows = [[similarity(one, other) for other in configs] for one in configs]
-        self._covariance = torch.tensor(rows, dtype=torch.float64)
+        self._covariance = covariance(configs)
 
     def most_promising(self, among: Sequence[Config], known: Mapping[Config, float]) -> Config:
         """The one with the largest expected improvement; the first of those that promise the same.
