@@ -24,6 +24,7 @@ from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 
 STDERR_CHARACTERS = 600
+STARTS = 3  # of a process that somebody kills before it is ready
 
 Task = Candidate | Race | RateTask
 Outcome = Measurement | Times | Rates
@@ -170,13 +171,30 @@ class Worker:
         return skipped
 
     def _start(self) -> None:
+        """Have a process that is ready; another one where somebody killed it before it was."""
+        for _ in range(STARTS):
+            process = self._process = self._spawn()
+            killed, end = False, f"did not start within {self._deadlines.start_s:g} s"
+            try:
+                if self._connection.poll(self._deadlines.start_s) and self._connection.recv() == "ready":
+                    return
+            except (EOFError, OSError):
+                code = process.wait()
+                killed = code == -signal.SIGKILL
+                end = f"{'was killed' if killed else f'ended with exit code {code}'} before it was ready"
+            self._kill()
+            if not killed:
+                break
+        raise WorkerError(f"the worker process {end}: {self._tail()}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         ours, theirs = Pipe()
         held, self._lifeline = os.pipe()
         self._stderr.seek(0)
         self._stderr.truncate()
         # A group of its own: Ctrl-C is for the coordinator, and killing the group takes compilers along.
         # One compile thread: inductor's pool of processes would outlive a kill and blur the clock.
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "autotune.worker_main", str(theirs.fileno()), str(held)],
             pass_fds=[theirs.fileno(), held],
             stdin=subprocess.DEVNULL,
@@ -188,13 +206,7 @@ class Worker:
         theirs.close()
         os.close(held)
         self._connection = ours
-        try:
-            ready = self._connection.poll(self._deadlines.start_s) and self._connection.recv() == "ready"
-        except (EOFError, OSError):
-            ready = False
-        if not ready:
-            self._kill()
-            raise WorkerError(f"the worker process did not start within {self._deadlines.start_s:g} s: {self._tail()}")
+        return process
 
     def _post_mortem(self, phase: Phase, kills_before: int) -> Measurement:
         """The status of a worker that died by itself."""

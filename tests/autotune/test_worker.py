@@ -272,8 +272,42 @@ def test_an_idle_worker_ends_with_the_block():
 
 def test_a_worker_that_cannot_start_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with Worker() as worker, pytest.raises(WorkerError, match="did not start within 120 s"):
+    with Worker() as worker, pytest.raises(WorkerError, match="ended with exit code 1 before it was ready"):
         worker.measure(candidate(planted.CORRECT))
+
+
+@pytest.fixture
+def killed_at_start(tmp_path, monkeypatch):
+    """Python, but for the first few processes, which are killed before they do anything."""
+
+    def python(times):
+        starts = tmp_path / "starts"
+        script = tmp_path / "python"
+        script.write_text(
+            f"#!/bin/sh\necho >> {starts}\n"
+            f"[ $(wc -l < {starts}) -le {times} ] && kill -9 $$\n"
+            f'exec {sys.executable} "$@"\n'
+        )
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+        return starts
+
+    return python
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_as_it_starts_is_followed_by_another(killed_at_start):
+    starts = killed_at_start(2)
+    with Worker(DEADLINES) as worker:
+        assert worker.measure(candidate(planted.CORRECT)).status is Status.OK
+    assert len(starts.read_text()) == 3
+
+
+def test_who_is_killed_at_every_start_is_one_clear_error(killed_at_start):
+    starts = killed_at_start(100)
+    with Worker() as worker, pytest.raises(WorkerError, match="was killed before it was ready"):
+        worker.measure(candidate(planted.CORRECT))
+    assert len(starts.read_text()) == 3
 
 
 PARENT = """
