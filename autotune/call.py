@@ -47,6 +47,8 @@ def describe(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, is_cau
     lead, heads, kv_heads = _broadcast(tensors, enable_gqa)
     sizes = (query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1], heads, kv_heads)
     if reason := _odd(lead, sizes, key, value):
+        if home == "host":
+            raise ProblemError(f"{reason}, on {key.device} beside query on {query.device}; move key and value there")
         return Call(None, only_torch=reason)
     batch = torch.Size(lead).numel()
     plain = [(batch, heads, query.shape[-2], query.shape[-1])]

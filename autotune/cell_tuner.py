@@ -78,8 +78,9 @@ class Session:
             observer=self.observer,
         )
         try:
-            self._search(history, self._begin(history, spaces, records, limit), rules, place)
-            final.hold()
+            if spaces:
+                self._search(history, self._begin(history, spaces, records, limit), rules, place)
+                final.hold()
         finally:
             best = final.decide()
         result = CellResult(cell, history.tried, best, history.added)

@@ -56,7 +56,7 @@ EFFORTS: dict[Level, Effort] = {
         skip_factor=5.0,
         finalists=10,
         rounds=20,
-        extra_rounds=140,
+        extra_rounds=780,
         race_s=120.0,
     ),
     "exhaustive": Effort(
@@ -68,7 +68,7 @@ EFFORTS: dict[Level, Effort] = {
         skip_factor=float("inf"),
         finalists=12,
         rounds=20,
-        extra_rounds=140,
+        extra_rounds=780,
         race_s=300.0,
     ),
 }

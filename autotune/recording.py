@@ -18,7 +18,7 @@ from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.pattern import Pattern
-from autotune.strategies.problem import Problem
+from autotune.strategies.problem import KV_HOMES, Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
 from autotune.timing import repeat_count
@@ -87,6 +87,8 @@ def recordings_of(records: Iterable[Record]) -> list[Recording]:
 
 class RecordedStrategy(Strategy):
     """One of a record's strategies, which offers what was recorded and cannot be built."""
+
+    kv_homes = KV_HOMES
 
     def __init__(self, recording: Recording, name: str) -> None:
         self.name = name  # type: ignore[misc]  # of the instance, for each record has its own

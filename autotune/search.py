@@ -5,23 +5,19 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from json import JSONDecodeError
 from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from autotune.db.errors import StoreError
-from autotune.db.failures import damaged_row, one_line_errors
 from autotune.db.records import Measurement, Status
-from autotune.db.store import Store
 from autotune.strategies.config import Config, Value
 from autotune.strategies.space import Space
 from autotune.surrogate import Surrogate
@@ -32,37 +28,6 @@ STARTUP = 8  # configurations that are tried before the model is asked
 METRIC = "log ms"  # what a study minimises
 FAILED = math.log(2)  # what failed counts as so much slower than the slowest, that the model keeps away from its like
 LIKE = 1.25  # expected times within this factor are alike
-
-
-def open_storage(store: Store) -> BaseStorage:
-    """Optuna's tables, in the same database as the measurements.
-
-    Raises:
-        StoreError: they were made by an Optuna whose tables look different.
-    """
-    sqlite = store.connection_url.startswith("sqlite")
-    options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
-    with store.claim("the tables of studies", wait=True):  # two processes that create them fail
-        try:
-            return RDBStorage(store.connection_url, engine_kwargs=options)
-        except RuntimeError as error:  # says which versions, and how to bring one of them up to date
-            raise StoreError(f"database {store.name} holds studies that cannot be used: {error}") from error
-
-
-@contextmanager
-def storage_errors(store: Store) -> Iterator[None]:
-    """Optuna wraps what the database's driver says; the user gets the one line that the store would give.
-
-    Raises:
-        StoreError: the database failed.
-    """
-    with one_line_errors(store.name):
-        try:
-            yield
-        except StorageInternalError as error:
-            raise error.__cause__ or error from None
-        except JSONDecodeError as error:  # of a study: the store reads its own rows
-            raise damaged_row(store.name, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +48,10 @@ class _Answer(NamedTuple):
 
     @classmethod
     def of(cls, measurement: Measurement, memory_limit_bytes: int) -> "_Answer":
-        """What failed is pruned and infeasible: a failed trial would teach the sampler nothing."""
+        """What failed is pruned and infeasible: trials fail that were never answered."""
         time_ms, status = measurement.time_ms, measurement.status
         if status is Status.OK and time_ms is not None:
-            violation = (measurement.peak_memory_bytes or 0) / memory_limit_bytes - 1.0
+            violation = (measurement.peak_memory_bytes or 0) / max(1, memory_limit_bytes) - 1.0
             return cls(TrialState.COMPLETE, math.log(max(time_ms, 1e-6)), violation, {})
         return cls(TrialState.PRUNED, None, 1.0, {"reason": f"{status}: {measurement.reason}"})
 
@@ -198,11 +163,12 @@ class Search:
         self._answer(ask.trial, measurement)
 
     def _opening(self, first: Sequence[Config]) -> list[Config]:
-        """What is tried before the sampler is asked, as far as it is not known."""
+        """What is tried before the model is asked, as far as it is not known."""
         defaults = [space.default for space in self._spaces.values()]
         plan = list(dict.fromkeys([*defaults[:1], *first, *defaults, *self._order]))
         certain = len({*first, *defaults})
-        return [config for config in plan[: max(STARTUP, certain)] if config not in self._known]
+        spaces = set(self._order)
+        return [config for config in plan[: max(STARTUP, certain)] if config in spaces and config not in self._known]
 
     def _answer(self, trial: Trial, measurement: Measurement) -> None:
         answer = _Answer.of(measurement, self._limit)

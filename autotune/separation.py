@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 TIE = 0.005  # a ratio this near to one is a tie, however surely it is known
-CONFIDENCE = 0.99  # of one interval, two-sided; six looks at a growing race are right together in 94 % (Bonferroni)
+CONFIDENCE = 0.99  # of one interval, two-sided; seven looks at a growing race are right together in 93 % (Bonferroni)
 TRIM = 0.2  # of the rounds, at either end
 
 

@@ -16,6 +16,8 @@ from autotune.strategies.config import Config
 
 NOISE = 0.3  # standard deviation of a log time about the sum of the effects: their interplay, and the measurement's
 
+ROUNDING = 1e-9  # of an expected improvement: what is nearer together is the same
+
 
 def covariance(configs: Sequence[Config]) -> torch.Tensor:
     """Of log times: something in common always, more in one strategy, the most with equal parameters.
@@ -68,7 +70,7 @@ class Surrogate:
         mean = level + weights @ (times - level)
         variance = self._covariance[open_, open_] - (weights * self._covariance[open_][:, seen]).sum(dim=1)
         gain = _expected_improvement(times.min() - mean, variance.clamp(min=1e-12).sqrt())
-        return among[int(gain.argmax())]
+        return among[int((gain >= gain.max() * (1 - ROUNDING)).nonzero()[0])]
 
 
 def _expected_improvement(lead: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:

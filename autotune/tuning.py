@@ -15,12 +15,12 @@ from autotune.effort import EFFORTS, Effort, Level
 from autotune.environment import environment_of, resolve_device
 from autotune.observer import CellResult, Observer
 from autotune.prior import LEADERS
-from autotune.search import open_storage, storage_errors
 from autotune.shares import claimed_cells
 from autotune.staleness import stale_cells
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.strategy import Strategy
+from autotune.studies import open_storage, storage_errors
 from autotune.turns import InTurn
 from autotune.worker import Deadlines, Worker
 

@@ -22,10 +22,8 @@ def environment_row(environment: Environment) -> EnvironmentRow:
 
 
 def problem_row(problem: Problem) -> ProblemRow:
-    """The row of a problem; where its keys and values lie, its key alone says."""
-    values = asdict(problem)
-    del values["kv_home"]
-    return ProblemRow(key=problem.key, **values)
+    """The row of a problem."""
+    return ProblemRow(key=problem.key, **asdict(problem))
 
 
 def pattern_row(pattern: Pattern) -> PatternRow:

@@ -15,7 +15,7 @@ from autotune.db.tables import Base
 VERSION_TABLE = "autotune_alembic_version"
 
 # Oldest first, as in migrations/versions; listed here so that opening a database need not load Alembic.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 
 # Any number does, as long as every process asks PostgreSQL for the same one.
 POSTGRESQL_LOCK = 0x6175746F

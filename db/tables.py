@@ -12,8 +12,6 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, ForeignKey, 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from autotune.strategies.problem import HOST_KEYS, KvHome
-
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -109,11 +107,7 @@ class ProblemRow(Dimension):
     causal: Mapped[bool]
     direction: Mapped[str]
     device: Mapped[str]
-
-    @property
-    def kv_home(self) -> KvHome:
-        """Where keys and values lie, which has no column: the tables are older than the choice."""
-        return "host" if self.key.endswith(HOST_KEYS) else "device"
+    kv_home: Mapped[str] = mapped_column(String(8), server_default="device")
 
 
 class PatternRow(Dimension):

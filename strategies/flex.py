@@ -53,12 +53,13 @@ class Flex(Strategy):
 
     def space(self, problem: Problem, pattern: Pattern) -> Space:
         """Compile options; on CUDA order, tile shape and pipelining too, of which 0 leaves the last two to torch."""
-        orders = ("sequence", "permuted") if permutation_refusal(problem, pattern) is None else ()
+        # One name for a configuration at every length: at some there is nothing to permute.
+        orders = ("sequence",) if permutation_refusal(problem, pattern) else ("sequence", "permuted")
         kernel = (
             ()
             if problem.device == "cpu"
             else (
-                *((Choice("order", orders),) if orders else ()),
+                *((Choice("order", orders),) if isinstance(pattern, Dilated) else ()),
                 Choice("block_m", (0, 64, 128)),
                 Choice("block_n", (0, 32, 64, 128)),
                 Choice("num_warps", (0, 4, 8)),
@@ -72,7 +73,8 @@ class Flex(Strategy):
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, block lists, on the CPU the kernel's buffers, on CUDA the log-sum-exp; gradients when training."""
         counts = _counts(problem, pattern, config)
-        total = 4 * len(counts[0]) * sum(_list_widths(problem, counts))
+        listed = permuted_problem(problem, pattern) if isinstance(pattern, Dilated) and permuted(config) else problem
+        total = 4 * len(counts[0]) * sum(_list_widths(listed, counts))
         if problem.device == "cpu":
             total += block_buffers(problem, BLOCK, BLOCK)
         else:

@@ -113,10 +113,11 @@ def permuted_attention(
 
 
 def permuted_bytes(problem: Problem, pattern: Dilated) -> int:
-    """Peak of tables and of tensors as large as the output: the copies and their output, or what training keeps."""
+    """Peak of tables, indices, and tensors as large as the output: the copies and theirs, or what training keeps."""
     longer = permuted_problem(problem, pattern)
     # Training: copies, output and its gradient in both orders, gradients of the copies.
-    return (10 if problem.training else 4) * longer.output_bytes + 2 * 4 * longer.query_len
+    tables, gathers = 2 * 4 * longer.query_len, 2 * 8 * problem.heads * longer.query_len
+    return (10 if problem.training else 4) * longer.output_bytes + tables + gathers
 
 
 @lru_cache(maxsize=4)

@@ -107,6 +107,8 @@ def attend_streamed(
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
         raise UnsupportedError("keys and values in the host's memory get no gradients; detach all three tensors")
+    if query.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise UnsupportedError("a CUDA graph cannot capture keys and values in the host's memory; move them to the GPU")
     query, scale = scaled(query, scale)
     copier = (CudaCopier if query.is_cuda else Copier)(key, value, query.device, size)
     chunks = (chunk for block in plan.blocks for chunk, _ in by_chunk(block, size))

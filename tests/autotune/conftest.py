@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from autotune.db.store import Store
-from autotune.search import open_storage
+from autotune.studies import open_storage
 
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:

@@ -109,11 +109,15 @@ def time_once(call) -> float:
 def record(path: Path, lengths) -> None:
     """Add the cells of some lengths to a recording."""
     torch.set_num_threads(1)
-    found = json.loads(path.read_text())["cells"] if path.exists() else []
+    here = asdict(environment_of(CPU))
+    recorded = json.loads(path.read_text()) if path.exists() else {"environment": here, "cells": []}
+    if recorded["environment"] != here:
+        raise SystemExit(f"{path} was recorded elsewhere; name another file")
+    found = [cell for cell in recorded["cells"] if cell["problem"]["kv_len"] not in lengths]
     for problem, pattern in cells(lengths):  # written as it grows, for a run may be cut short
         times = {config.json: [float(f"{ms:.4g}") for ms in each] for config, each in measure(problem, pattern).items()}
         found.append({"problem": asdict(problem), "pattern": pattern.key, "times_ms": times})
-        whole = {"environment": asdict(environment_of(CPU)), "cells": found}
+        whole = {"environment": here, "cells": found}
         path.write_text(json.dumps(whole, separators=(",", ":")).replace('{"problem"', '\n{"problem"') + "\n")
 
 

@@ -13,12 +13,12 @@ from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.environment import environment_of
 from autotune.memory_limit import MEMORY_SHARE, memory_limit
-from autotune.search import open_storage
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError, PatternError, ProblemError
 from autotune.strategies.pattern import Dense
 from autotune.strategies.space import Choice, Space
+from autotune.studies import open_storage
 from autotune.tuning import choose_strategies, tune
 
 WORKLOAD = Workload(lengths=(64,), patterns=("dense",), heads=2, head_dim=16)

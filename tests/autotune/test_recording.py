@@ -120,3 +120,26 @@ def test_the_latest_measurement_counts_the_first_order_stays_and_what_never_ran_
     assert list(recording.measured.items()) == [(B, ok(3.0)), (A, ok(1.0))]
     assert (recording.optimum, recording.regret(B)) == (A, 2.0)
     assert recording.cell.device == CPU
+
+
+def test_regret_is_by_rounds_where_they_were_run_in_turn():
+    """Half of the rounds are slow for all; who missed them seems faster by its median, and is not."""
+    pace = [1.0, 1.5] * 10
+    both, missed, other = (Config.of("ring", chunk=chunk, block=0) for chunk in range(3))
+    raced = {
+        both: replace(ok(1.0), times_ms=tuple(pace), race="one"),
+        missed: replace(ok(1.0), times_ms=tuple(1.1 * each for each in pace[:1]), race="one"),
+        other: replace(ok(2.5), race=None),
+    }
+    recording = replace(planted(bowl()), measured=raced)
+    assert recording.optimum == both
+    assert recording.regret(both) == 0.0
+    assert recording.regret(missed) == pytest.approx(0.1)
+    assert recording.regret(other) > 1.0
+
+
+def test_a_record_is_searched_wherever_its_keys_were():
+    recording = planted(bowl())
+    host = replace(recording.cell, problem=replace(recording.cell.problem, kv_home="host"))
+    strategies = replace(recording, cell=host).strategies
+    assert {strategy.refusal(host.problem, host.pattern) for strategy in strategies.values()} == {None}

@@ -165,7 +165,7 @@ def test_searches_of_real_cells_come_within_a_per_cent_of_the_optimum():
     assert share_within(every_search(*real())) >= 0.95
 
 
-@pytest.mark.xfail(reason="nine in ten do: where nothing good is known, one good value among poor ones stays unseen")
+@pytest.mark.xfail(strict=True, reason="nine in ten do: one good value among poor ones stays unseen")
 @pytest.mark.slow
 def test_they_do_so_too_where_the_default_is_the_worst():
     recordings, rates = real()

@@ -7,9 +7,10 @@ import pytest
 
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
-from autotune.search import Search, open_storage
+from autotune.search import Search
 from autotune.strategies.config import Config
 from autotune.strategies.space import Choice, Space
+from autotune.studies import open_storage
 
 SPACES = {
     "ring": Space(
@@ -150,7 +151,7 @@ def test_what_is_known_outside_the_spaces_counts_for_nothing(search):
     assert search(known, spaces={"sdpa": SPACES["sdpa"]}).answered == 2
 
 
-def test_what_is_known_is_told_without_being_asked_so_that_the_sampler_goes_on(search):
+def test_what_is_known_is_told_to_the_study_without_being_asked(search):
     known = {config: measured(float(number + 1)) for number, config in enumerate(ALL[:8])}
     begun = search(known)
     assert states(begun) == ["COMPLETE"] * len(known)
@@ -200,3 +201,13 @@ def test_a_study_names_its_metric_and_why_a_trial_failed(search):
     assert running._study.trials[0].user_attrs["reason"] == "oom: too much"
     answered(running)
     assert all(t.user_attrs["reason"] for t in running._study.trials if t.state.name in ("FAIL", "PRUNED"))
+
+
+def test_what_is_to_be_tried_first_but_is_in_no_space_is_not(search):
+    asked = answered(search(first=[Config.of("gone", x=1), ALL[-1]]))
+    assert asked[:2] == [ALL[0], ALL[-1]]
+    assert set(asked) == set(ALL)
+
+
+def test_no_memory_at_all_makes_everything_infeasible(store):
+    answered(Search(open_storage(store), "cell", SPACES, {DEFAULTS[0]: measured()}, 0))

@@ -39,7 +39,7 @@ def fill(path: Path, environment: Environment, problem: Problem, pattern: Patter
     with closing(sqlite3.connect(path)) as connection, connection:
         _insert(connection, "runs", command="autotune tune", started_at=MOMENT)
         _insert(connection, "environments", fingerprint=environment.fingerprint, **asdict(environment))
-        columns = {name: value for name, value in asdict(problem).items() if name != "kv_home"}
+        columns = {name: value for name, value in asdict(problem).items() if name != "kv_home"}  # of revision 0004
         _insert(connection, "problems", key=problem.key, **columns)
         _insert(connection, "patterns", digest=digest, kind=pattern.kind, key=pattern.key)
         params = json.dumps(dict(config.params))

@@ -38,19 +38,26 @@ def revision(path):
         return connection.execute(f"SELECT version_num FROM {schema.VERSION_TABLE}").fetchall()
 
 
-def test_an_upgrade_adds_a_table_and_a_column_and_changes_nothing_else(old):
+def test_an_upgrade_adds_a_table_and_two_columns_and_changes_nothing_else(old):
     assert revision(old) == [("0001",)]
     before = dump(old)
     Store.open(old).close()
     after = dump(old)
     assert revision(old) == [(schema.REVISIONS[-1],)]
-    measured = [line for line in before if '"measurements"' in line or "TABLE measurements" in line]
-    assert [line for line in after if line in before] == [line for line in before if line not in measured]
-    (column,) = (line for line in after if line.startswith("CREATE TABLE measurements"))
-    (table,) = (line for line in after if line.startswith("CREATE TABLE rates"))
-    rows = [line.removesuffix(");") + ",NULL);" for line in measured if line.startswith("INSERT")]
-    assert len(rows) == 2
-    assert {line for line in after if line not in before} == {column, table, *rows}
+    wider = {"measurements": "NULL", "problems": "'device'"}
+    old_lines = {t: [line for line in before if f'"{t}"' in line or f"TABLE {t} " in line] for t in wider}
+    changed = [line for lines in old_lines.values() for line in lines]
+    assert [line for line in after if line in before] == [line for line in before if line not in changed]
+    tables = {line for line in after for name in (*wider, "rates") if line.startswith(f"CREATE TABLE {name} ")}
+    assert len(tables) == 3
+    rows = [
+        line.removesuffix(");") + f",{value});"
+        for name, value in wider.items()
+        for line in old_lines[name]
+        if line.startswith("INSERT")
+    ]
+    assert len(rows) == 3
+    assert {line for line in after if line not in before} == {*tables, *rows}
 
 
 def test_what_an_old_database_holds_is_read_after_its_upgrade(old, environment):
