@@ -91,7 +91,7 @@ def attention(
     training = (query.requires_grad or key.requires_grad or value.requires_grad) and torch.is_grad_enabled()
     call: tuple[Any, ...] = (
         query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
-        query.device, key.device, value.device, is_causal, enable_gqa, training,
+        query.device, key.get_device(), value.get_device(), is_causal, enable_gqa, training,
     )  # fmt: skip
     if pattern is not DENSE or accept is not None or memory_limit is not None:
         call = (*call, pattern, None if accept is None else tuple(accept), memory_limit)
