@@ -40,7 +40,7 @@ def _section(source: Source, section: Section) -> str:
     parts |= {
         "Summary": summary(section),
         "Winners": winners(section),
-        "Choices": choices(section),
+        **({} if source.suite else {"Choices": choices(section)}),  # a suite's rows are given, not chosen
         "Detailed results": details(section),
         "Flagged": flagged(section),
         "Failures": failures(section),
