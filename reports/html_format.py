@@ -12,7 +12,7 @@ from autotune.reports.definitions import CAUSAL, definitions, functions
 from autotune.reports.efficiency_table import efficiency_table
 from autotune.reports.figures import moment
 from autotune.reports.html_facts import commands, facts, headlines
-from autotune.reports.html_tables import Table, all_rows, beside, chosen, memory_matrix, time_matrix
+from autotune.reports.html_tables import Table, all_rows, beside, choices, chosen, memory_matrix, time_matrix
 from autotune.reports.looks import Look, looks
 from autotune.reports.method import terms
 from autotune.reports.plot_style import Plot
@@ -79,6 +79,7 @@ def _part(name: str, section: Section, source: Source, shared: dict[str, Look]) 
     tables = [
         efficiency_table(section, source.records),
         chosen(section),
+        choices(section),
         time_matrix(section),
         memory_matrix(section),
         all_rows(section),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autotune.db.records import Status
+from autotune.reports.choices import CAPTION, Alternative, alternatives
 from autotune.reports.figures import MISSING, error, finite, mebibytes, milliseconds, percent, rate, spread, times
 from autotune.reports.implementations import family
 from autotune.reports.published import Published
@@ -11,10 +12,11 @@ from autotune.reports.rows import Entry, Row
 from autotune.reports.sections import NOT_RUN, Cell, Section
 
 ROWS = ["implementation", ">length", "function", ">density", "status", ">median ms", ">min - max (spread)"]
-ROWS += [">repeats", ">peak MiB", ">rel error", ">TFLOP/s", ">of matmul rate", ">over dense", "configuration"]
-ROWS += ["flag or reason"]
+ROWS += [">repeats", ">peak MiB", ">predicted MiB", ">rel error", ">TFLOP/s", ">of matmul rate", ">over dense"]
+ROWS += ["configuration", "flag or reason"]
 CHOSEN = ["function", ">length", "chosen configuration", ">median ms", ">peak MiB", ">margin over runner-up"]
 CHOSEN += [">candidates tried", ">over dense"]
+CHOICES = ["function", ">length", "choice", "chosen", "instead", ">time over chosen", "measured in"]
 PUBLISHED = ["implementation", ">length", "published", ">published ms", ">published MiB", "ours", ">our ms"]
 PUBLISHED += [">our MiB", ">our rel error", ">published ms / our ms"]
 
@@ -61,6 +63,12 @@ def chosen(section: Section) -> Table | None:
     lines = [_chosen(section, cell) for cell in section.cells if cell.choice]
     caption = "The configuration that runs from now on, for each function and length that was searched."
     return Table(name="chosen", title="Chosen", caption=caption, columns=CHOSEN, lines=lines) if lines else None
+
+
+def choices(section: Section) -> Table | None:
+    """What other values of each choice would have cost; None where no search ranked any."""
+    lines = [_alternative(each) for each in alternatives(section)]
+    return Table(name="choices", title="Choices", caption=CAPTION, columns=CHOICES, lines=lines) if lines else None
 
 
 def all_rows(section: Section) -> Table:
@@ -122,6 +130,18 @@ def _chosen(section: Section, cell: Cell) -> list[Value]:
     ]
 
 
+def _alternative(each: Alternative) -> list[Value]:
+    return [
+        Value(family(each.cell.pattern, each.cell.seq_len)),
+        Value(f"{each.cell.seq_len:,}", each.cell.seq_len),
+        Value(each.choice),
+        Value(str(each.chosen)),
+        Value(str(each.value)),
+        Value("tie" if each.tie else times(each.ratio), each.ratio),
+        Value(each.measured_in),
+    ]
+
+
 def _row(section: Section, entry: Entry) -> list[Value]:
     row, gain = entry.row, section.speed_up(entry)
     return [
@@ -134,6 +154,7 @@ def _row(section: Section, entry: Entry) -> list[Value]:
         Value(spread(row.time_min_ms, row.time_max_ms, row.time_ms) if row.repeats > 1 else MISSING, row.time_min_ms),
         Value(str(row.repeats), row.repeats),
         Value(mebibytes(row.peak_memory_mib), row.peak_memory_mib),
+        Value(mebibytes(row.predicted_memory_mib), row.predicted_memory_mib),
         Value(error(row.rel_error), row.rel_error),
         Value(rate(row.tflops), row.tflops),
         Value(percent(row.matmul_share), row.matmul_share),

@@ -6,7 +6,7 @@ import pytest
 
 from autotune.db.records import Status
 from autotune.reports.html_format import html
-from autotune.reports.html_tables import Value, all_rows, beside, chosen, memory_matrix, time_matrix
+from autotune.reports.html_tables import Value, all_rows, beside, choices, chosen, memory_matrix, time_matrix
 from autotune.reports.method import terms
 from autotune.reports.sections import sections
 from autotune.strategies.config import Config
@@ -142,6 +142,32 @@ def test_chosen(full_book):
     lines = {(line[0].text, line[1].text): [value.text for value in line[2:]] for line in table.lines}
     assert lines["dilated", "4,096"] == ["ring(chunk_size=1024)", "10.00", "6.0", "12.50 %", "7", "2.00x"]
     assert lines["dilated", "8,192"][3] == "tie"
+
+
+def test_choices(book, suite_source):
+    """The rows of the Markdown report, told in words and sortable; none for a suite."""
+    winner = book.add(Dense(), Config.of("ring", chunk_size=512), Status.OK, 2.0, 4.0, race="final")
+    book.add(Dense(), Config.of("ring", chunk_size=1024), Status.OK, 3.0, 6.0, race="final")
+    book.add(Dense(), Config.of("sdpa"), Status.OK, 4.5)
+    book.choose(winner)
+    [section] = sections(book.source())
+    table = choices(section)
+    assert [[value.text for value in line] for line in table.lines] == [
+        ["dense", "4,096", "strategy", "ring", "sdpa", "1.50x", "another time"],
+        ["dense", "4,096", "chunk_size of ring", "512", "1024", "1.50x", "same race"],
+    ]
+    assert {len(line) for line in table.lines} == {len(table.columns)}
+    assert [line[5].order for line in table.lines] == [1.5, 1.5]
+    assert table.caption in Page(html(book.source())).text
+    assert choices(sections(suite_source)[0]) is None
+
+
+def test_the_memory_that_was_predicted_stands_beside_the_peak(book):
+    book.add(Dense(), Config.of("sdpa"), Status.OK, 1.0, peak_memory_bytes=2**20, predicted_memory_bytes=3 * 2**19)
+    table = all_rows(sections(book.source())[0])
+    [line] = table.lines
+    shown = dict(zip(table.columns, line, strict=True))
+    assert (shown[">peak MiB"], shown[">predicted MiB"]) == (Value("1.0", 1.0), Value("1.5", 1.5))
 
 
 def test_beside(suite_source):
