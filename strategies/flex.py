@@ -14,9 +14,8 @@ from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.flash_buffers import block_buffers
-from autotune.strategies.flex_lists import BLOCK, BlockLists, block_counts, block_lists, padded
+from autotune.strategies.flex_lists import BLOCK, BlockLists, Modifier, block_counts, block_lists, padded
 from autotune.strategies.flex_permuted import (
-    Modifier,
     permutation,
     permutation_refusal,
     permuted_attention,
@@ -72,15 +71,15 @@ class Flex(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, block lists, on the CPU the kernel's buffers, on CUDA the log-sum-exp; gradients when training."""
-        counts = _counts(problem, pattern, config)
-        listed = permuted_problem(problem, pattern) if isinstance(pattern, Dilated) and permuted(config) else problem
+        nested, counts = _permuted(problem, pattern, config), _counts(problem, pattern, config)
+        listed = problem if nested is None else permuted_problem(problem, nested)
         total = 4 * len(counts[0]) * sum(_list_widths(listed, counts))
         if problem.device == "cpu":
             total += block_buffers(problem, BLOCK, BLOCK)
         else:
             total += 4 * problem.batch * problem.heads * problem.query_len
-        if isinstance(pattern, Dilated) and permuted(config):
-            return total + permuted_bytes(problem, pattern)
+        if nested is not None:
+            return total + permuted_bytes(problem, nested)
         return total + problem.output_bytes + (2 * problem.output_bytes + problem.kv_bytes if problem.training else 0)
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
@@ -99,9 +98,8 @@ class Flex(Strategy):
             for name in ("block_m", "block_n", "num_warps", "num_stages")
             if (size := config.integer(name, 0))
         }
-        if permuted(config) and (reason := permutation_refusal(problem, pattern)) is not None:
-            raise UnsupportedError(f"order is 'permuted', but there is none for {pattern.label}: {reason}")
-        attention = compiled(permuted_attention, config) if permuted(config) else compiled(flex_attention, config)
+        in_sequence = _permuted(problem, pattern, config) is None
+        attention = compiled(flex_attention, config) if in_sequence else compiled(permuted_attention, config)
         arguments: dict[torch.device, dict[str, Any]] = {}
 
         def attend(
@@ -117,21 +115,30 @@ class Flex(Strategy):
         return attend
 
 
-def permuted(config: Config) -> bool:
-    """Whether rows are copied into another order."""
-    return config.string("order", "sequence") == "permuted"
+def _permuted(problem: Problem, pattern: Pattern, config: Config) -> Dilated | None:
+    """The pattern where its rows are copied into another order; None where they stay in that of the sequence.
+
+    Raises:
+        UnsupportedError: there is no other order.
+    """
+    if config.string("order", "sequence") != "permuted":
+        return None
+    reason = permutation_refusal(problem, pattern)
+    if reason is not None or not isinstance(pattern, Dilated):
+        raise UnsupportedError(f"order is 'permuted', but there is none for {pattern.label}: {reason}")
+    return pattern
 
 
 def _arguments(problem: Problem, pattern: Pattern, config: Config, device: torch.device) -> dict[str, Any]:
     """What goes with query, key and value."""
-    if not (isinstance(pattern, Dilated) and permuted(config)):
+    if (nested := _permuted(problem, pattern, config)) is None:
         bias = multiplicity_bias(problem, pattern) if isinstance(pattern, Dilated) else None
         mask = block_mask(problem, pattern, device)
         return {"score_mod": bias, "block_mask": mask, "enable_gqa": problem.group_size > 1}
-    order = permutation(problem, pattern, device)
-    mask_mod = order.modifier(and_masks(mask_function(problem, pattern), all_keys(problem)))
-    mask = mask_of_lists(permuted_problem(problem, pattern), permuted_lists(problem, pattern), mask_mod, device)
-    return {"score_mod": order.modifier(multiplicity_bias(problem, pattern)), "block_mask": mask, "permutation": order}
+    order = permutation(problem, nested, device)
+    mask_mod = order.modifier(and_masks(mask_function(problem, nested), all_keys(problem)))
+    mask = mask_of_lists(permuted_problem(problem, nested), permuted_lists(problem, nested), mask_mod, device)
+    return {"score_mod": order.modifier(multiplicity_bias(problem, nested)), "block_mask": mask, "permutation": order}
 
 
 def multiplicity_bias(problem: Problem, pattern: Pattern) -> Modifier:
@@ -194,10 +201,10 @@ def mask_of_lists(problem: Problem, lists: BlockLists, mask_mod: Modifier, devic
 
 def _counts(problem: Problem, pattern: Pattern, config: Config) -> tuple[Numbers, Numbers]:
     """How many key blocks each block of queries sees in part, and how many as a whole."""
-    if isinstance(pattern, Dilated) and permuted(config):
-        lists = permuted_lists(problem, pattern)
-        return lists.partial_counts, lists.full_counts
-    return block_counts(problem, pattern)
+    if (nested := _permuted(problem, pattern, config)) is None:
+        return block_counts(problem, pattern)
+    lists = permuted_lists(problem, nested)
+    return lists.partial_counts, lists.full_counts
 
 
 def _list_widths(problem: Problem, counts: tuple[Numbers, Numbers]) -> tuple[int, int]:

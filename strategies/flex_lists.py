@@ -1,5 +1,6 @@
 """The key blocks that FlexAttention visits for each block of queries, found in time proportional to their number."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,6 +11,8 @@ from autotune.strategies.block_runs import Numbers, expand
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.pattern_blocks import BlockSparse
 from autotune.strategies.problem import Problem
+
+Modifier = Callable[..., torch.Tensor]  # of scores or masks, as FlexAttention calls them
 
 BLOCK = 128
 ROWS_AT_ONCE = 64

@@ -7,7 +7,6 @@ whole or not at all. A head of another offset takes the same order, turned withi
 tokens differ, not their places, and all heads share one block mask.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -18,12 +17,10 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from autotune.strategies.block_runs import Numbers, expand
 from autotune.strategies.dilated_union import head_offsets, misfit, nested_branches
-from autotune.strategies.flex_lists import BLOCK, ROWS_AT_ONCE, BlockLists
+from autotune.strategies.flex_lists import BLOCK, ROWS_AT_ONCE, BlockLists, Modifier
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
-
-Modifier = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)

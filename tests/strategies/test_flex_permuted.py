@@ -220,8 +220,9 @@ def test_where_there_is_no_such_order_it_is_not_offered_and_refused(pattern, rea
     assert permutation_refusal(problem, pattern) == reason
     named = {config.get("order", None) for config in FLEX.space(problem, pattern)}
     assert named == ({"sequence"} if isinstance(pattern, Dilated) else {None})
-    with pytest.raises(UnsupportedError, match=reason):
-        FLEX.build(problem, pattern, PERMUTED)
+    for asked in (FLEX.build, FLEX.memory_bytes, FLEX.flops):
+        with pytest.raises(UnsupportedError, match=reason):
+            asked(problem, pattern, PERMUTED)
 
 
 def test_the_tuner_has_the_choice_on_cuda_only():
