@@ -45,7 +45,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def unsupported(self, problem: Problem, pattern: Pattern) -> str | None:
-        """Why it cannot, wherever keys and values lie; callers ask for the `refusal`."""
+        """Why it cannot do a problem whose ``kv_home`` it takes; None if it can. Callers ask for the `refusal`."""
 
     @abstractmethod
     def space(self, problem: Problem, pattern: Pattern) -> Space:

@@ -107,7 +107,7 @@ def expand(problems, patterns=PATTERNS, *, every_config: bool = False) -> list[C
     for problem in problems:
         for name, pattern in patterns.items():
             for strategy in STRATEGIES.values():
-                if strategy.unsupported(problem, pattern) is None and fits(pattern, problem):
+                if strategy.refusal(problem, pattern) is None and fits(pattern, problem):
                     configs = [config for config in strategy.space(problem, pattern) if not is_compiled(config)]
                     chosen = configs if every_config else configs[:1]
                     cases += [Case(strategy.name, name, pattern, problem, config) for config in chosen]

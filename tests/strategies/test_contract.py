@@ -61,9 +61,9 @@ SERVES = {
 def test_every_pattern_is_served_by_the_strategies_made_for_it(problem):
     training = replace(problem, direction="training")
     for pattern in PATTERNS.values():
-        served = {name for name, strategy in STRATEGIES.items() if strategy.unsupported(problem, pattern) is None}
+        served = {name for name, strategy in STRATEGIES.items() if strategy.refusal(problem, pattern) is None}
         assert served == SERVES[pattern.kind]
-        served = {name for name, strategy in STRATEGIES.items() if strategy.unsupported(training, pattern) is None}
+        served = {name for name, strategy in STRATEGIES.items() if strategy.refusal(training, pattern) is None}
         assert served == SERVES[pattern.kind] - {"flex"}
 
 

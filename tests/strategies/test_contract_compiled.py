@@ -135,4 +135,4 @@ def test_flex_reads_no_unwritten_memory_and_takes_the_callers_scale(case):
 def test_flex_has_a_compiled_case_for_every_kind_of_pattern():
     assert {case.pattern.kind for case in FLEX} == set(KINDS)
     assert {case.strategy for case in TILED} == set(STRATEGIES) - {"flex"}
-    assert STRATEGIES["flex"].unsupported(replace(FULL, direction="training"), Dense()) is not None
+    assert STRATEGIES["flex"].refusal(replace(FULL, direction="training"), Dense()) is not None

@@ -122,7 +122,7 @@ def test_a_refusal_is_one_clause_and_building_in_spite_of_it_fails(name):
     refusals = 0
     for problem in (self_attention(127), replace(self_attention(127), direction="training")):
         for pattern in PATTERNS.values():
-            reason = STRATEGIES[name].unsupported(problem, pattern)
+            reason = STRATEGIES[name].refusal(problem, pattern)
             if reason is not None:
                 refusals += 1
                 assert reason.strip()
@@ -136,7 +136,7 @@ def test_a_refusal_is_one_clause_and_building_in_spite_of_it_fails(name):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_parameter_that_the_space_does_not_know_is_refused(name):
     problem = self_attention(127)
-    pattern = next(p for p in PATTERNS.values() if STRATEGIES[name].unsupported(problem, p) is None)
+    pattern = next(p for p in PATTERNS.values() if STRATEGIES[name].refusal(problem, p) is None)
     default = STRATEGIES[name].space(problem, pattern).default
     build(problem, pattern, default)
     with pytest.raises(ConfigError, match="chunk_sise"):

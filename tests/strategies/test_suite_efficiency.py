@@ -50,7 +50,7 @@ def test_each_strategy_stands_in_its_default_configuration(device, direction, le
             assert EFFICIENCY.name_of(problem, pattern, config) == each.name
             if device == "cpu":
                 assert config == default
-                known = STRATEGIES[config.strategy].unsupported(problem, pattern)
+                known = STRATEGIES[config.strategy].refusal(problem, pattern)
                 assert refusal(problem, pattern, config) == known
 
 
