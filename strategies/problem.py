@@ -17,7 +17,6 @@ DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-HOST_KEYS = "/kv-host"  # the end of a problem's key where its keys and values lie in the host's memory
 DIRECTIONS: tuple[Direction, ...] = ("forward", "training")
 KV_HOMES: tuple[KvHome, ...] = ("device", "host")
 
@@ -29,7 +28,7 @@ class Problem:
     Query is ``(batch, heads, query_len, head_dim)``; key and value are ``(batch, kv_heads, kv_len, head_dim)``.
     Query head ``h`` reads key head ``h // (heads / kv_heads)``. Causal alignment follows
     ``torch.nn.functional.scaled_dot_product_attention``: query ``i`` sees keys ``0 .. i``. ``kv_home``: whether key and
-    value lie where query does, or in the memory of the host, which is more than a GPU has.
+    value lie on the device, as query does, or in the memory of the host, which may hold more than the device can.
     """
 
     batch: int = 1
@@ -78,7 +77,7 @@ class Problem:
     def key(self) -> str:
         """A stable text that identifies the problem in the database."""
         mask = "causal" if self.causal else "full"
-        home = "" if self.kv_home == "device" else HOST_KEYS  # databases hold keys from before there was a choice
+        home = "" if self.kv_home == "device" else "/kv-host"  # databases hold keys from before there was a choice
         return (
             f"{self.device}/{self.direction}/{self.dtype}/b{self.batch}/h{self.heads}x{self.kv_heads}"
             f"/l{self.query_len}x{self.kv_len}/d{self.head_dim}/{mask}{home}"
