@@ -7,13 +7,14 @@ chunks, however long the sequence is.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import cycle, groupby, product
+from itertools import cycle, groupby, product, tee
 
 import torch
 
 from autotune.strategies.errors import UnsupportedError
-from autotune.strategies.tile_attention import TilePlan, forward, scaled
+from autotune.strategies.tile_attention import Part, TilePlan, forward, scaled
 from autotune.strategies.tile_schedule import QueryBlock
+from autotune.strategies.tiles import Tile
 
 CHUNKS_HELD = 2  # one in use, one on its way
 
@@ -111,23 +112,32 @@ def attend_streamed(
         raise UnsupportedError("a CUDA graph cannot capture keys and values in the host's memory; move them to the GPU")
     query, scale = scaled(query, scale)
     copier = (CudaCopier if query.is_cuda else Copier)(key, value, query.device, size)
-    chunks = (chunk for block in plan.blocks for chunk, _ in by_chunk(block, size))
-    copies = one_ahead(chunks, copier)
-
-    def visits(block: QueryBlock) -> Iterator[tuple[QueryBlock, torch.Tensor, torch.Tensor]]:
-        # Not strict: the copies go on with the next block.
-        for (_, part), (keys, values) in zip(by_chunk(block, size), copies, strict=False):
-            yield part, keys, values
-
-    return forward(plan, query, visits, scale)[0]
+    blocks, ahead = tee(plan.blocks)  # the copies go on with the next block while this one is at work
+    copies = one_ahead((chunk for block in ahead for chunk in chunks_of(block, size)), copier)
+    return forward(plan, query, ((block, _parts(block, size, copies)) for block in blocks), scale)[0]
 
 
-def by_chunk(block: QueryBlock, size: int) -> Iterator[tuple[slice, QueryBlock]]:
-    """Each chunk of keys that a block visits, and the tiles that do, with their keys counted from its start."""
-    for number, tiles in groupby(block.tiles, key=lambda tile: tile.key.start // size):
-        start = number * size
-        shifted = tuple(replace(tile, key=tile.key.shifted(-start)) for tile in tiles)
-        yield slice(start, start + size), QueryBlock(block.start, block.stop, shifted)
+def _parts(block: QueryBlock, size: int, copies: Iterator[torch.Tensor]) -> Iterator[Part]:
+    """The block's tiles chunk by chunk, each with its copy; what is left of the copies is the next block's."""
+    # Not strict, and the block first: it ends before one more copy is asked for.
+    return ((part, keys, values) for part, (keys, values) in zip(by_chunk(block, size), copies, strict=False))
+
+
+def chunks_of(block: QueryBlock, size: int) -> Iterator[slice]:
+    """Each chunk of keys that a block visits, as often as it comes to it; those of `by_chunk`."""
+    return (slice(number * size, (number + 1) * size) for number, _ in _visited(block, size))
+
+
+def by_chunk(block: QueryBlock, size: int) -> Iterator[QueryBlock]:
+    """For each chunk that a block visits the tiles that do, with their keys counted from its start."""
+    for number, tiles in _visited(block, size):
+        shifted = tuple(replace(tile, key=tile.key.shifted(-number * size)) for tile in tiles)
+        yield QueryBlock(block.start, block.stop, shifted)
+
+
+def _visited(block: QueryBlock, size: int) -> Iterator[tuple[int, Iterator[Tile]]]:
+    """The number of each chunk that a block visits, and its tiles."""
+    return groupby(block.tiles, key=lambda tile: tile.key.start // size)
 
 
 def one_ahead(chunks: Iterable[slice], copier: Copier) -> Iterator[torch.Tensor]:

@@ -18,8 +18,7 @@ from autotune.strategies.tile_schedule import QueryBlock, TileSchedule
 from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
-# What a block does, one part after the other: some of its tiles, and the key and value that they are views of.
-Visits = Callable[[QueryBlock], Iterable[tuple[QueryBlock, torch.Tensor, torch.Tensor]]]
+Part = tuple[QueryBlock, torch.Tensor, torch.Tensor]  # some tiles of a block, and the key and value they are views of
 
 
 def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor) -> None:
@@ -95,7 +94,7 @@ class _TileAttention(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: TilePlan, scale: float
     ) -> torch.Tensor:
-        out, lse = forward(plan, query, lambda block: [(block, key, value)], scale)
+        out, lse = forward(plan, query, ((block, [(block, key, value)]) for block in plan.blocks), scale)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.plan, ctx.scale = plan, scale  # type: ignore[attr-defined]
         return out
@@ -107,17 +106,19 @@ class _TileAttention(torch.autograd.Function):
         return (*gradients, None, None)
 
 
-def forward(plan: TilePlan, query: torch.Tensor, visits: Visits, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(
+    plan: TilePlan, query: torch.Tensor, blocks: Iterable[tuple[QueryBlock, Iterable[Part]]], scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and log-sum-exp of query (B, Hq, Lq, D), block after block, each over the keys that it visits."""
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     lse = torch.full(query.shape[:3], -torch.inf, dtype=_sums(out.dtype), device=query.device)
-    for block in plan.blocks:
+    for block, parts in blocks:
         rows = slice(block.start, block.stop)
         target = out[:, :, rows]
         total = target if out.dtype == lse.dtype else torch.empty_like(target, dtype=lse.dtype)
         if block.fresh_rows < total[0, ..., 0].numel():
             total.zero_()  # rows that no fresh tile writes first start as a softmax over no keys
-        for part, key, value in visits(block):
+        for part, key, value in parts:
             _run(plan, part, (query, key, value), total, lse[:, :, rows], scale)
         if total is not target:
             target.copy_(total)

@@ -9,7 +9,7 @@ import torch
 from cases import DTYPES, PATTERNS, SHAPES, both_ways, self_attention
 from contract import LAYOUTS, check_inputs_untouched, check_layout, check_oracle, draw
 
-from autotune.strategies import streaming
+from autotune.strategies import streaming, tile_schedule
 from autotune.strategies.catalog import STRATEGIES, build, default_config, supported
 from autotune.strategies.config import Config
 from autotune.strategies.errors import UnsupportedError
@@ -102,6 +102,17 @@ def test_each_chunk_starts_before_the_one_ahead_of_it_is_used_and_in_the_buffer_
 def test_causal_blocks_wait_for_no_chunk_that_they_do_not_see(copiers):
     RING.build(HOST, DENSE, ring(50, 50))(*draw(HOST))
     assert [start for event, start in copiers[0].events if event == "start"] == [0, 0, 50, 0, 50, 100]
+
+
+def test_blocks_of_unequal_chunk_counts_are_cut_once_and_get_their_own_chunks(copiers, monkeypatch):
+    """One chunk, two, three; every tile is shifted once, and blocks that are not kept are cut once."""
+    monkeypatch.setattr(tile_schedule, "KEPT_TILES", 0)
+    cut, shifted, cutting, replacing = [], [], tile_schedule.TileSchedule._cut, streaming.replace
+    monkeypatch.setattr(tile_schedule.TileSchedule, "_cut", lambda *asked: cut.append(asked[1]) or cutting(*asked))
+    monkeypatch.setattr(streaming, "replace", lambda tile, **new: shifted.append(tile) or replacing(tile, **new))
+    check_oracle(RING.build(HOST, DENSE, ring(50, 50)), HOST, DENSE)
+    assert [start for event, start in copiers[0].events if event == "ready"] == [0, 0, 50, 0, 50, 100]
+    assert (cut, len(shifted)) == ([0, 1, 2], 1 + 2 + 3)
 
 
 @pytest.mark.parametrize("wrong", ["never ready", "never released", "released early"])
