@@ -161,11 +161,6 @@ def test_memory_is_that_of_the_ring_and_two_chunks_however_many_keys_there_are(c
     )
 
 
-def test_chunk_sizes_are_searched_as_those_of_keys_on_the_device():
-    long = replace(HOST, query_len=100_000, kv_len=100_000)
-    assert list(RING.space(long, DENSE)) == list(RING.space(replace(long, kv_home="device"), DENSE))
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_ring_alone_serves_dense_attention_forward_and_the_others_say_why_not(device):
     problem = replace(HOST, device=device)
