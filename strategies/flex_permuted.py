@@ -36,15 +36,30 @@ class Permutation:
     offsets: torch.Tensor  # of each head, int32, shape (heads,)
 
     def tokens(self, head: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Which token of a head is at a place."""
+        """Which token of a head is at a place.
+
+        Args:
+            head: numbers of query heads, shape (...).
+            place: shape (...), which broadcasts with that of the heads.
+
+        Returns:
+            int32, the shape that they broadcast to.
+        """
         return self._turned(self.order[place], self.offsets[head])
 
     def places_of(self, head: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Where a token of a head is."""
+        """Where a token of a head is; shapes and dtype as in `tokens`."""
         return self.places[self._turned(token, -self.offsets[head])]
 
     def modifier(self, modifier: Modifier) -> Modifier:
-        """A score or mask modifier that is given places instead of tokens."""
+        """A score or mask modifier that is given places instead of tokens.
+
+        Args:
+            modifier: of (score,) batch, head, query and key, shape () each where FlexAttention calls it.
+
+        Returns:
+            The same, with query and key as places.
+        """
 
         def permuted(*scores_and_indices: torch.Tensor) -> torch.Tensor:
             *others, head, query, key = scores_and_indices

@@ -12,7 +12,7 @@ from itertools import cycle, groupby, product, tee
 import torch
 
 from autotune.strategies.errors import UnsupportedError
-from autotune.strategies.tile_attention import Part, TilePlan, forward, scaled
+from autotune.strategies.tile_attention import Part, TilePlan, run_blocks, scaled
 from autotune.strategies.tile_schedule import QueryBlock
 from autotune.strategies.tiles import Tile
 
@@ -114,7 +114,7 @@ def attend_streamed(
     copier = (CudaCopier if query.is_cuda else Copier)(key, value, query.device, size)
     blocks, ahead = tee(plan.blocks)  # the copies go on with the next block while this one is at work
     copies = one_ahead((chunk for block in ahead for chunk in chunks_of(block, size)), copier)
-    return forward(plan, query, ((block, _parts(block, size, copies)) for block in blocks), scale)[0]
+    return run_blocks(plan, query, ((block, _parts(block, size, copies)) for block in blocks), scale)[0]
 
 
 def _parts(block: QueryBlock, size: int, copies: Iterator[torch.Tensor]) -> Iterator[Part]:

@@ -71,7 +71,15 @@ def attend(
 
 
 def scaled(query: torch.Tensor, scale: float | None) -> tuple[torch.Tensor, float]:
-    """The query and the scale as kernels take them."""
+    """The query and the scale as kernels take them.
+
+    Args:
+        query: shape (B, Hq, Lq, D).
+        scale: factor on the scores; 1 / sqrt(D) if None.
+
+    Returns:
+        The query, shape (B, Hq, Lq, D), times the scale where that is 0 or less, and a scale above 0.
+    """
     if scale is None:
         scale = query.shape[-1] ** -0.5
     elif scale <= 0:  # kernels multiply masked scores, -inf, by the scale
@@ -80,7 +88,7 @@ def scaled(query: torch.Tensor, scale: float | None) -> tuple[torch.Tensor, floa
 
 
 def dense_rows(x: torch.Tensor) -> torch.Tensor:
-    """The tensor with its last dimension dense, which kernels take for granted."""
+    """The tensor, shape (..., D), with its last dimension dense, which kernels take for granted."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
@@ -94,7 +102,7 @@ class _TileAttention(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: TilePlan, scale: float
     ) -> torch.Tensor:
-        out, lse = forward(plan, query, ((block, [(block, key, value)]) for block in plan.blocks), scale)
+        out, lse = run_blocks(plan, query, ((block, [(block, key, value)]) for block in plan.blocks), scale)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.plan, ctx.scale = plan, scale  # type: ignore[attr-defined]
         return out
@@ -106,10 +114,20 @@ class _TileAttention(torch.autograd.Function):
         return (*gradients, None, None)
 
 
-def forward(
+def run_blocks(
     plan: TilePlan, query: torch.Tensor, blocks: Iterable[tuple[QueryBlock, Iterable[Part]]], scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output and log-sum-exp of query (B, Hq, Lq, D), block after block, each over the keys that it visits."""
+    """Attention forward, block after block, each over the keys that it visits.
+
+    Args:
+        plan: the kernel and the merge; its blocks are not looked at.
+        query: shape (B, Hq, Lq, D), as `scaled` gives it.
+        blocks: every block of queries with what it does, one part after the other.
+        scale: factor on the scores, above 0.
+
+    Returns:
+        The output, shape (B, Hq, Lq, D), the dtype of query, and its log-sum-exp, shape (B, Hq, Lq), float32 or wider.
+    """
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     lse = torch.full(query.shape[:3], -torch.inf, dtype=_sums(out.dtype), device=query.device)
     for block, parts in blocks:
