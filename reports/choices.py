@@ -4,14 +4,16 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from autotune.reports.figures import times
 from autotune.reports.rows import Entry
 from autotune.reports.sections import Cell, Section
 from autotune.strategies.config import Config, Value
 
 CAPTION = (
     "The winner of each search held against the fastest configuration with another value of a choice, whatever its "
-    "other parameters. Same race: a ratio of medians over the rounds that both ran; a winner that was not the faster "
-    "there won a tie. Another time: medians of different moments, which on a shared machine may differ for that alone."
+    "other parameters; one that was in the winner's race goes first. Same race: a ratio of medians over the rounds "
+    "that both ran; a winner that was not the faster there won a tie. Another time: medians of different moments, "
+    "which on a shared machine differ for that alone; and what seems faster may have been over the limit on memory."
 )
 
 
@@ -32,9 +34,9 @@ class Alternative:
         return "same race" if self.raced else "another time"
 
     @property
-    def tie(self) -> bool:
-        """Whether the winner was not the faster in their race."""
-        return self.raced and self.ratio <= 1
+    def text(self) -> str:
+        """The ratio; a winner that was not the faster in their race won a tie."""
+        return "tie" if self.raced and self.ratio <= 1 else times(self.ratio)
 
 
 def alternatives(section: Section) -> list[Alternative]:

@@ -137,7 +137,7 @@ def _alternative(each: Alternative) -> list[Value]:
         Value(each.choice),
         Value(str(each.chosen)),
         Value(str(each.value)),
-        Value("tie" if each.tie else times(each.ratio), each.ratio),
+        Value(each.text, each.ratio),
         Value(each.measured_in),
     ]
 

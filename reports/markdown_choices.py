@@ -1,7 +1,6 @@
 """What another value of each choice would have cost, in Markdown."""
 
 from autotune.reports.choices import CAPTION, alternatives
-from autotune.reports.figures import times
 from autotune.reports.markdown_text import code, table
 from autotune.reports.sections import Section
 
@@ -17,11 +16,11 @@ def choices(section: Section) -> str:
             each.choice,
             code(str(each.chosen)),
             code(str(each.value)),
-            "tie" if each.tie else times(each.ratio),
+            each.text,
             each.measured_in,
         ]
         for each in alternatives(section)
     ]
-    return (
-        f"{CAPTION}\n\n{table(CHOICES, lines)}" if lines else "No search had more than one value of a choice to rank."
-    )
+    if not lines:
+        return "No search had more than one value of a choice to rank."
+    return f"{CAPTION}\n\n{table(CHOICES, lines)}"
