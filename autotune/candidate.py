@@ -1,5 +1,7 @@
 """What a worker is asked to try, and trying it: build, gate, memory, time."""
 
+import importlib
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -39,6 +41,11 @@ class Candidate:
     growth_limit_bytes: int  # allocations beyond this fail instead of taking the machine down
     timing_budget_s: float = 1.0
     drop_over_ms: float | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether building it takes torch's compiler."""
+        return self.config.string("compile", "off") != "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +87,7 @@ class Bench:
         except Exception as error:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return _failure(error, compiling=trial.compiling)
         finally:
-            lift_limit()
-            torch.compiler.reset()
-            torch.cuda.empty_cache()  # the coordinator counts what is cached here as used; no-op without CUDA
+            _clean_up()
 
     def _unless_spoilt(self, measurement: Measurement) -> Measurement:
         """The measurement, unless the candidate wrote into its inputs, which are then made anew."""
@@ -97,6 +102,7 @@ class Bench:
         try:
             inputs: dict[Problem, Inputs] = {}
             for candidate in contest.candidates:
+                _load_compiler(candidate)
                 if candidate.problem not in inputs:
                     inputs[candidate.problem] = self._inputs_of(candidate)
             if contest.candidates[0].device == "cpu":
@@ -114,12 +120,11 @@ class Bench:
         except Exception:  # noqa: BLE001 - the boundary: a candidate may raise anything at all
             return []
         finally:
-            lift_limit()
-            torch.compiler.reset()
-            torch.cuda.empty_cache()
+            _clean_up()
 
     def _prepare(self, candidate: Candidate) -> None:
         """Have inputs and oracle of the candidate's cell at hand."""
+        _load_compiler(candidate)
         inputs = self._inputs_of(candidate)
         if (cell := (candidate.device, candidate.problem, candidate.pattern)) == self._cell:
             return
@@ -144,6 +149,20 @@ def _set_up(candidate: Candidate) -> None:
         torch.set_num_threads(candidate.threads)
 
 
+def _load_compiler(candidate: Candidate) -> None:
+    """Load what a candidate is compiled with: seconds that it should not have to answer for."""
+    if candidate.compiles:
+        importlib.import_module("torch._inductor.compile_fx")
+
+
+def _clean_up() -> None:
+    """Leave nothing of a candidate behind for the next one."""
+    lift_limit()
+    if "torch._dynamo" in sys.modules:  # else there are no graphs, and this would load the compiler
+        torch.compiler.reset()
+    torch.cuda.empty_cache()  # the coordinator counts what is cached here as used; no-op without CUDA
+
+
 @dataclass
 class _Trial:
     """One candidate's way through the phases."""
@@ -159,7 +178,7 @@ class _Trial:
         started = time.perf_counter()
         self.enter("compile")
         attend = candidate.strategy.build(candidate.problem, candidate.pattern, candidate.config)
-        self.compiling = compiles = candidate.config.string("compile", "off") != "off"
+        self.compiling = candidate.compiles
         call = partial(_call, attend, self.inputs)
         (outputs, first_ms), first_peak = watch_memory(partial(timed, call, device), device, exact=False)
         self.compiling = False
@@ -177,7 +196,7 @@ class _Trial:
         )
         if verdict.reason:
             return replace(checked, status=Status.WRONG_RESULT, reason=verdict.reason)
-        if not compiles and first_ms > candidate.timing_budget_s * 1e3:
+        if not candidate.compiles and first_ms > candidate.timing_budget_s * 1e3:
             repeats = self._repeat_slow(call, first_ms, first_peak, device)
         else:
             repeats = self._repeat(call, device)

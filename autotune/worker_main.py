@@ -29,15 +29,12 @@ def end_with(lifeline: int, descriptor: int) -> None:
 def main(descriptor: int, lifeline: int) -> None:
     """Serve candidates from a connection on a file descriptor."""
     end_with(lifeline, descriptor)
-    import torch
-
     from autotune.candidate import Bench, Candidate, Race
     from autotune.heap import settle_heap
     from autotune.rates import RateTask, measure_rates
 
     settle_heap()
     bench = Bench()
-    torch.compiler.reset()  # loads the compiler, seconds that no candidate should have to answer for
     with Connection(descriptor) as connection:
         connection.send("ready")
         while True:

@@ -50,3 +50,11 @@ def empty_database(_migrated_database, tmp_path):
     """The path of a database file of one's own, in a folder of its own."""
     (tmp_path / "db").mkdir()
     return Path(shutil.copy(_migrated_database, tmp_path / "db" / "t.db"))
+
+
+@pytest.fixture
+def known_rates(monkeypatch):
+    """What the device reaches is told to a run, not measured: seconds on one thread, which other tests spend."""
+    from stand_in import RATES  # in this folder, which is on the path only now
+
+    monkeypatch.setattr("autotune.worker.Worker.rates", lambda worker, task: RATES)

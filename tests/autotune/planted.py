@@ -60,6 +60,17 @@ class Planted(Correct):
         return Space(self.name)
 
 
+class WithoutCompiler(Planted):
+    """Right, where nothing has loaded torch's compiler yet."""
+
+    name = "without_compiler"
+
+    def build(self, problem, pattern, config):
+        if "torch._dynamo" in sys.modules:
+            raise RuntimeError("the compiler is loaded")
+        return self.attend
+
+
 class Zeros(Planted):
     """The fast no-op that won the published benchmark."""
 

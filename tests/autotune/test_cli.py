@@ -113,6 +113,7 @@ def test_words_that_no_command_knows_are_refused_in_one_line(words, parts):
     refused(run(*words), *parts)
 
 
+@pytest.mark.usefixtures("known_rates")
 def test_a_memory_limit_of_nothing_is_not_read_as_no_limit(home, database):
     words = ("--heads", "2", "--head-dim", "16", "--memory-limit", "0")
     refused(run("explain", "--length", "64", *words, "--db", database), "memory limit is 0 B")

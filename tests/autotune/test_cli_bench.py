@@ -292,6 +292,7 @@ class TestEfficiency:
         refused(run("limits", "--suite", "efficiency", "--db", home / "t.db"), "'efficiency' is not 'extreme'")
 
 
+@pytest.mark.slow
 def test_a_tiny_real_run_of_efficiency_is_raced_checked_and_reported(home):
     rows = ("--implementation", "dilated", "--implementation", "block_sparse", "--direction", "training")
     words = ("bench", "--suite", "efficiency", "--device", "cpu", "--heads", "1", "--head-dim", "8", "--lengths", "200")

@@ -12,7 +12,7 @@ from functools import cache
 import planted
 import pytest
 from click.testing import Result
-from stand_in import StandIn
+from stand_in import RATES, StandIn
 
 from autotune.effort import EFFORTS
 
@@ -43,6 +43,7 @@ def tuned(tmp_path_factory) -> Callable[..., Result]:
             strategies = {plant.name: plant() for plant in (planted.Correct, *plants)}
             monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
             monkeypatch.setattr("autotune.tuning.EFFORTS", {"quick": quick})
+            monkeypatch.setattr("autotune.worker.Worker.rates", lambda worker, task: RATES)
             monkeypatch.setattr("autotune.history.free_memory_bytes", lambda device: 600 << 20)
             return tune(tmp_path_factory.mktemp("tuned") / "t.db")
 

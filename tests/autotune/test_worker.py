@@ -170,6 +170,16 @@ def test_the_same_worker_process_serves_as_long_as_it_lives(worker):
     assert workers() == before
 
 
+def test_the_compiler_is_loaded_before_what_is_compiled_and_for_nothing_else():
+    strategy = planted.WithoutCompiler()
+    compiled = Config.of(strategy.name, compile="default")
+    with Worker(DEADLINES) as worker:
+        done = [worker.measure(candidate(strategy)) for _ in range(2)]
+        refused = worker.measure(candidate(strategy, config=compiled))
+    assert [measured.status for measured in done] == [Status.OK] * 2
+    assert refused.reason.endswith("the compiler is loaded")
+
+
 def test_a_measurement_tells_what_each_phase_took(worker):
     measured = worker.measure(candidate(planted.CORRECT))
     assert min(measured.compile_s, measured.gate_s, measured.timing_s) > 0
