@@ -24,7 +24,7 @@ KV_HOME = click.option(
     type=click.Choice(("device", "host")),
     default="device",
     show_default=True,
-    help="Where keys and values lie: with the queries, or in the memory of the host (dense attention, forward).",
+    help="Where keys and values lie: with the queries, or in the host's memory (queries on a GPU, dense, forward).",
 )
 SPARSITY = click.option(
     "--sparsity",

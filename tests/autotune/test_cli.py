@@ -63,6 +63,7 @@ def database(home):
         (("--lengths", "1.5"), ("'1.5'", "whole number")),
         (("--lengths", "8k:4k"), ("8k:4k", "go up")),
         (("--lengths", "64,,128"), ("''",)),
+        (("--kv-home", "host"), ("kv_home is 'host' on cpu", "must be 'device' unless", "leave it out")),
         (("--device", "tpu"), ("'tpu'", "cpu, cuda, cuda:INDEX")),
         (("--device", "cuda:x"), ("'cuda:x'",)),
         (("--device", "cuda:9"), ("'cuda:9'", "--device cpu")),
