@@ -277,7 +277,7 @@ def test_a_tiny_tune_ends_in_winners_and_a_database_and_is_not_repeated(home):
 
     again = run(*words, env=env)
     assert again.exit_code == 0
-    assert "known already, nothing to measure" in again.stdout
+    assert "nothing new to measure" in again.stdout
     with Store.open(path, read_only=True) as store:
         assert len(store.records()) == 2
 
