@@ -6,11 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from autotune import cli
-from autotune.cells import PATTERN_NAMES
 from autotune.cli_report import run_report
 from autotune.db.records import Status
-from autotune.reports.formats import FORMATS
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Dense
 from autotune.strategies.pattern_dilated import Dilated
@@ -52,12 +49,6 @@ def published(tmp_path):
     path = tmp_path / "published.csv"
     path.write_text(PUBLISHED)
     return path
-
-
-def test_words_of_the_command_line_are_those_that_exist():
-    assert set(cli.SUITE_NAMES) == set(SUITES)
-    assert set(cli.FORMAT_NAMES) == set(FORMATS)
-    assert cli.PATTERN_NAMES == PATTERN_NAMES
 
 
 def test_a_suite_is_reported_under_its_published_names(database):
