@@ -51,7 +51,7 @@ class _Answer(NamedTuple):
         """What failed is pruned and infeasible: trials fail that were never answered."""
         time_ms, status = measurement.time_ms, measurement.status
         if status is Status.OK and time_ms is not None:
-            violation = (measurement.peak_memory_bytes or 0) / max(1, memory_limit_bytes) - 1.0
+            violation = ((measurement.peak_memory_bytes or 0) - memory_limit_bytes) / max(1, memory_limit_bytes)
             return cls(TrialState.COMPLETE, math.log(max(time_ms, 1e-6)), violation, {})
         return cls(TrialState.PRUNED, None, 1.0, {"reason": f"{status}: {measurement.reason}"})
 

@@ -210,4 +210,9 @@ def test_what_is_to_be_tried_first_but_is_in_no_space_is_not(search):
 
 
 def test_no_memory_at_all_makes_everything_infeasible(store):
-    answered(Search(open_storage(store), "cell", SPACES, {DEFAULTS[0]: measured()}, 0))
+    search = Search(open_storage(store), "cell", SPACES, {DEFAULTS[0]: measured()}, 0)
+    answered(search)
+    violations = [trial.constraints["memory"] for trial in search._study.trials]
+    assert len(violations) == len(ALL)
+    assert min(violations) > 0
+    assert search._log_ms() == {}
