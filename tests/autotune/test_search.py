@@ -7,7 +7,7 @@ import pytest
 
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
-from autotune.search import Search
+from autotune.search import STARTUP, Search
 from autotune.strategies.config import Config
 from autotune.strategies.space import Choice, Space
 from autotune.studies import open_storage
@@ -207,6 +207,12 @@ def test_what_is_to_be_tried_first_but_is_in_no_space_is_not(search):
     asked = answered(search(first=[Config.of("gone", x=1), ALL[-1]]))
     assert asked[:2] == [ALL[0], ALL[-1]]
     assert set(asked) == set(ALL)
+
+
+def test_what_is_in_no_space_takes_no_place_among_those_tried_before_the_model_is_asked(search):
+    gone = [Config.of("gone", x=x) for x in range(STARTUP)]
+    assert search(first=gone)._plan == search()._plan
+    assert len(search()._plan) == STARTUP
 
 
 def test_no_memory_at_all_makes_everything_infeasible(store):
