@@ -50,15 +50,18 @@ class Session:
         """Search one cell, its share of the time left; on an interruption too, what is measured is decided upon."""
         records = self.store.records(environment_fingerprint=self.environment.fingerprint)
         history = History.of(self.store, self.run_id, cell, self.environment, records)
+        refusals = {
+            name: reason
+            for name, strategy in self.strategies.items()
+            if (reason := strategy.refusal(cell.problem, cell.pattern)) is not None
+        }
         spaces = {
             name: strategy.space(cell.problem, cell.pattern)
             for name, strategy in self.strategies.items()
-            if strategy.refusal(cell.problem, cell.pattern) is None
+            if name not in refusals
         }
         if not spaces:
-            for name, strategy in self.strategies.items():
-                reason = strategy.refusal(cell.problem, cell.pattern) or ""
-                history.add(Config.of(name), Measurement(status=Status.UNSUPPORTED, reason=reason))
+            return self._refuse(history, refusals, number, total)
         limit = memory_limit(cell, self.memory_limit_bytes)
         defaults = [space.default for space in spaces.values()]
         rules = SkipRules.of(cell, limit, self.effort, defaults, records)
@@ -78,12 +81,24 @@ class Session:
             observer=self.observer,
         )
         try:
-            if spaces:
-                self._search(history, self._begin(history, spaces, records, limit), rules, place)
-                final.hold()
+            self._search(history, self._begin(history, spaces, records, limit), rules, place)
+            final.hold()
         finally:
             best = final.decide()
-        result = CellResult(cell, history.tried, best, history.added)
+        return self._finish(history, best)
+
+    def _refuse(self, history: History, refusals: Mapping[str, str], number: int, total: int) -> CellResult:
+        """Store why nothing can do a cell."""
+        self.observer.cell_started(history.cell, number, total, 0)
+        for name, reason in refusals.items():
+            config, measurement = Config.of(name), Measurement(status=Status.UNSUPPORTED, reason=reason)
+            self.observer.candidate_started(config)
+            history.add(config, measurement)
+            self.observer.candidate_finished(config, measurement)
+        return self._finish(history, None)
+
+    def _finish(self, history: History, best: Config | None) -> CellResult:
+        result = CellResult(history.cell, history.tried, best, history.added)
         self.observer.cell_finished(result)
         return result
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from autotune.strategies.errors import PatternError
+from autotune.strategies.errors import PatternError, ProblemError
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
@@ -62,9 +62,11 @@ class Workload:
         """All cells on one device, the shortest length first, so that failures there spare the longer ones.
 
         Raises:
-            ProblemError: the shapes are impossible.
+            ProblemError: the shapes are impossible, or no call reads these keys from the host's memory.
             PatternError: a pattern is unknown or does not fit a length.
         """
+        if self.kv_home == "host":
+            self._require_streaming(device)
         lengths = self.lengths or DEFAULT_LENGTHS[device.type]
         cells = []
         for length in sorted(lengths):
@@ -73,6 +75,14 @@ class Workload:
                 pattern.validate(problem)
                 cells.append(Cell(device, problem, pattern))
         return list(dict.fromkeys(cells))
+
+    def _require_streaming(self, device: torch.device) -> None:
+        names = [each if isinstance(each, str) else each.label for each in self.patterns]
+        if device.type != "cuda" or self.direction != "forward" or "dense" not in names:
+            raise ProblemError(
+                f"kv_home is 'host' on {device.type}, {self.direction}, for {', '.join(names)}, but must be 'device' "
+                "unless dense attention runs forward on cuda; leave it out"
+            )
 
     def _problem(self, device: torch.device, length: int) -> Problem:
         return Problem(

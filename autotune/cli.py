@@ -4,38 +4,26 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-PATTERN_NAMES = ("dense", "dilated", "local_window", "global_window_random", "strided")
-STRATEGY_NAMES = ("sdpa", "dilated", "block_sparse", "ring", "flex")
-DTYPE_NAMES = ("float16", "bfloat16", "float32")
-EFFORT_NAMES = ("quick", "standard", "thorough", "exhaustive")
-FORMAT_NAMES = ("markdown", "html", "json", "csv")
-SAMPLER_NAMES = ("model", "random")
-SUITE_NAMES = ("extreme", "efficiency")
-DISPATCH = "dispatch"  # a suite of `bench` alone: it measures our own overhead, and stores nothing
+from autotune.cli_flags import (
+    DATABASE,
+    EFFORT_NAMES,
+    FORMAT_NAMES,
+    KV_HOME,
+    SAMPLER_NAMES,
+    SPARSITY,
+    STRATEGY_NAMES,
+    SUITE_NAMES,
+    pattern_option,
+    shape_options,
+    suite_options,
+)
 
-KV_HOME = click.option(
-    "--kv-home",
-    type=click.Choice(("device", "host")),
-    default="device",
-    show_default=True,
-    help="Where keys and values lie: with the queries, or in the memory of the host (dense attention, forward).",
-)
-SPARSITY = click.option(
-    "--sparsity",
-    default="0.9,0.95",
-    show_default=True,
-    help="Of the block-sparse patterns: the share of all pairs that is left out, or more. It decides on the width of "
-    "local windows; on global, window and random blocks, shared out 2 : 3 : 3; on stride and window, half for each.",
-)
-DATABASE = click.option(
-    "--db", envvar="AUTOTUNE_DB", metavar="PATH|URL", help="Database; by default one file in the user data folder."
-)
+DISPATCH = "dispatch"  # a suite of `bench` alone: it measures our own overhead, and stores nothing
 
 
 class _Commands(click.Group):
@@ -79,59 +67,14 @@ def main() -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
-def _pattern_option(default: tuple[str, ...]) -> Callable[..., Any]:
-    return click.option(
-        "--pattern",
-        "patterns",
-        multiple=True,
-        metavar=f"[{'|'.join(PATTERN_NAMES)}|FILE.npy]",
-        default=default,
-        callback=_known_patterns,
-        help="Repeatable. FILE.npy: your own mask of blocks of 128 tokens, a square matrix of booleans. "
-        f"[default: {', '.join(default or PATTERN_NAMES[:3])}]",
-    )
-
-
-def _known_patterns(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
-    for word in words:
-        if word not in PATTERN_NAMES and not word.endswith(".npy"):
-            raise click.BadParameter(f"{word!r} is not one of {', '.join(PATTERN_NAMES)}, nor a block mask, FILE.npy")
-    return words
-
-
-def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that describe a problem."""
-    for option in reversed(
-        (
-            click.option("--batch", default=1, show_default=True, help="Batch size."),
-            click.option("--heads", default=8, show_default=True, help="Query heads."),
-            click.option("--kv-heads", type=int, help="Key and value heads; as many as query heads by default."),
-            click.option("--head-dim", default=64, show_default=True, help="Size of a head."),
-            click.option(
-                "--dtype", type=click.Choice(DTYPE_NAMES), help="By default float16 on GPUs, float32 on CPUs."
-            ),
-            click.option("--causal", is_flag=True, help="Each query sees only keys up to itself."),
-            click.option(
-                "--direction",
-                type=click.Choice(("forward", "training")),
-                help="By default forward; of a suite, those it has.",
-            ),
-            click.option("--segment-lengths", help="Of the dilated pattern, as in 2048,4096; LongNet's by default."),
-            click.option("--dilation-rates", help="Of the dilated pattern, one for each segment length."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
 @click.option("--device", help="cpu, cuda, cuda:INDEX or all; by default the best one present.")
 @click.option("--lengths", help="Sequence lengths, as in 4096,8192 or 4k:1m; by default what suits the device.")
-@_pattern_option(())
+@pattern_option(())
 @click.option(
     "--strategy", "strategies", multiple=True, type=click.Choice(STRATEGY_NAMES), help="Repeatable; default all."
 )
-@_shape_options
+@shape_options
 @KV_HOME
 @SPARSITY
 @click.option("--effort", type=click.Choice(EFFORT_NAMES), default="standard", show_default=True)
@@ -148,24 +91,11 @@ def tune(db: str | None, **options: Any) -> None:
     run_tune(db=db, command=_command_line(), **options)
 
 
-def _suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of the commands that run a suite."""
-    for option in reversed(
-        (
-            click.option("--implementation", "implementations", multiple=True, help="Repeatable; default all."),
-            click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present."),
-            click.option("--memory-limit", help="Peak memory above the inputs, as in 8GiB; by default what there is."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
 @click.option("--suite", type=click.Choice([*SUITE_NAMES, DISPATCH]), default=SUITE_NAMES[0], show_default=True)
-@_suite_options
+@suite_options
 @click.option("--lengths", help="As in 100000 or 4k:1m; by default those of the suite, for extreme 4k:256k.")
-@_shape_options
+@shape_options
 @click.option("--time-limit", default="10m", show_default=True, help="A call predicted to take longer is left out.")
 @click.option("--force", is_flag=True, help="Run what would be left out, and again what failed.")
 @DATABASE
@@ -186,10 +116,10 @@ def bench(db: str | None, **options: Any) -> None:
 
 @main.command()
 @click.option("--suite", type=click.Choice(SUITE_NAMES[:1]), default=SUITE_NAMES[0], show_default=True)
-@_suite_options
+@suite_options
 @click.option("--shortest", default="4k", show_default=True, help="Length to begin with.")
 @click.option("--longest", default="16m", show_default=True, help="Length to end with.")
-@_shape_options
+@shape_options
 @click.option("--time-limit", default="10s", show_default=True, help="The longest call allowed.")
 @DATABASE
 def limits(db: str | None, **options: Any) -> None:
@@ -233,8 +163,8 @@ def show(db: str | None) -> None:
 @click.option("--device", help="cpu, cuda or cuda:INDEX; by default the best one present.")
 @click.option("--length", required=True, help="Sequence length.")
 @click.option("--query-len", help="Number of queries where it is not the length, such as 1 for decoding.")
-@_pattern_option(("dense",))
-@_shape_options
+@pattern_option(("dense",))
+@shape_options
 @KV_HOME
 @SPARSITY
 @click.option("--memory-limit", help="Bytes a call may take above its inputs, as in 8GiB.")

@@ -216,8 +216,9 @@ def _able(records: Mapping[Config, Record], problem: Problem, pattern: Pattern) 
 def _distance(problem: Problem, pattern: Pattern, cell: Cell) -> float | None:
     """How far a measured cell is from the one wanted; None if it says nothing about it."""
     other = cell.problem
-    same: Sequence[str] = ("dtype", "device", "kv_home")
-    if type(pattern) is not type(cell.pattern) or any(getattr(problem, name) != getattr(other, name) for name in same):
+    if type(pattern) is not type(cell.pattern):
+        return None
+    if (problem.dtype, problem.device, problem.kv_home) != (other.dtype, other.device, other.kv_home):
         return None
     sizes: Sequence[str] = ("query_len", "kv_len", "batch", "heads", "kv_heads", "head_dim")
     distance = sum(abs(math.log2(getattr(problem, name) / getattr(other, name))) for name in sizes)

@@ -60,7 +60,7 @@ class Progress(Observer):
         self._cell, self._best, self._left, self._cells_left = cell, None, candidates, total - number
         self._phases.clear()
         self._final_since = None
-        work = f"{candidates} configurations to measure" if candidates else "known already, nothing to measure"
+        work = f"{candidates} configurations to measure" if candidates else "nothing new to measure"
         self._console.print(Text(f"[{number}/{total}] {cell.label}: {work}", style="bold"), soft_wrap=True)
 
     def candidate_started(self, config: Config) -> None:

@@ -51,7 +51,7 @@ class _Answer(NamedTuple):
         """What failed is pruned and infeasible: trials fail that were never answered."""
         time_ms, status = measurement.time_ms, measurement.status
         if status is Status.OK and time_ms is not None:
-            violation = (measurement.peak_memory_bytes or 0) / max(1, memory_limit_bytes) - 1.0
+            violation = ((measurement.peak_memory_bytes or 0) - memory_limit_bytes) / max(1, memory_limit_bytes)
             return cls(TrialState.COMPLETE, math.log(max(time_ms, 1e-6)), violation, {})
         return cls(TrialState.PRUNED, None, 1.0, {"reason": f"{status}: {measurement.reason}"})
 
@@ -119,10 +119,12 @@ class Search:
         self._order = [config for space in spaces.values() for config in space]
         self._known = {config: known[config] for config in self._order if config in known}
         random.Random(seed).shuffle(self._order)
+        self._model: Surrogate | None = None
+        self._plan: list[Config] = []
         if sampler == "model":
             self._order.sort(key=lambda config: round(math.log(max(expected_ms(config), 1e-6), LIKE)))
-        self._model = Surrogate(self._order) if sampler == "model" else None
-        self._plan = self._opening(first) if sampler == "model" else []
+            self._model = Surrogate(self._order)
+            self._plan = self._opening(first)
         choices = {f"{name}.{each.name}": each.values for name, space in spaces.items() for each in space.choices}
         choices["strategy"] = tuple(spaces)
         self._distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
@@ -164,11 +166,10 @@ class Search:
 
     def _opening(self, first: Sequence[Config]) -> list[Config]:
         """What is tried before the model is asked, as far as it is not known."""
-        defaults = [space.default for space in self._spaces.values()]
-        plan = list(dict.fromkeys([*defaults[:1], *first, *defaults, *self._order]))
-        certain = len({*first, *defaults})
-        spaces = set(self._order)
-        return [config for config in plan[: max(STARTUP, certain)] if config in spaces and config not in self._known]
+        defaults, able = [space.default for space in self._spaces.values()], set(self._order)
+        certain = dict.fromkeys(config for config in (*defaults[:1], *first, *defaults) if config in able)
+        plan = list(dict.fromkeys([*certain, *self._order]))
+        return [config for config in plan[: max(STARTUP, len(certain))] if config not in self._known]
 
     def _answer(self, trial: Trial, measurement: Measurement) -> None:
         answer = _Answer.of(measurement, self._limit)

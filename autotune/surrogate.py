@@ -15,12 +15,14 @@ import torch
 from autotune.strategies.config import Config
 
 NOISE = 0.3  # standard deviation of a log time about the sum of the effects: their interplay, and the measurement's
-
 ROUNDING = 1e-9  # of an expected improvement: what is nearer together is the same
 
 
 def covariance(configs: Sequence[Config]) -> torch.Tensor:
     """Of log times: something in common always, more in one strategy, the most with equal parameters.
+
+    Returns:
+        Shape (C, C), of C configurations.
 
     >>> views = [Config.of("ring", chunk_size=size, reads="views") for size in (1024, 512)]
     >>> covariance([*views, Config.of("sdpa")]).tolist()

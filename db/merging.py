@@ -21,6 +21,7 @@ from autotune.db.rows import (
     run_row,
 )
 from autotune.db.tables import Base, DecisionRow, Dimension, MeasurementRow, RateRow, RunRow
+from autotune.db.writing import same_content
 
 Fact = Record | Choice | Rate
 Stored = TypeVar("Stored", Record, Rate)
@@ -133,9 +134,7 @@ def _dimension(session: Session, rows: Mapping[Any, Dimension]) -> dict[Any, int
     """Ids by content; a row is added where none has its natural key."""
     ids = {}
     for content, row in rows.items():
-        table = type(row)
-        same = select(table.id).where(getattr(table, row.natural_key) == getattr(row, row.natural_key))
-        if (found := session.scalar(same)) is None:
+        if (found := session.scalar(same_content(row))) is None:
             session.add(row)
             session.flush()
             found = row.id

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from autotune.db import writing
 from autotune.db.address import Address
 from autotune.db.claims import StillHeld, claim, remove_abandoned
 from autotune.db.engine import connect
@@ -18,9 +18,7 @@ from autotune.db.failures import one_line_errors, readable_rows
 from autotune.db.merging import Merged, merge
 from autotune.db.queries import EnvironmentFilter, Filter, read_choices, read_rates, read_records, read_results
 from autotune.db.records import Choice, Environment, Measurement, Rate, Record, Results
-from autotune.db.rows import config_row, environment_row, measurement_values, pattern_row, problem_row
 from autotune.db.schema import require_current, upgrade
-from autotune.db.tables import DecisionRow, Dimension, MeasurementRow, RateRow, RunRow
 from autotune.strategies.config import Config
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
@@ -107,10 +105,7 @@ class Store:
     def begin_run(self, command: str) -> int:
         """Note that an invocation begins; the id goes with its measurements."""
         with self._session() as session:
-            row = RunRow(command=command)
-            session.add(row)
-            session.commit()
-            return row.id
+            return writing.insert_run(session, command)
 
     def add(
         self,
@@ -122,12 +117,9 @@ class Store:
         measurement: Measurement,
     ) -> int:
         """Store a measurement, committed on return, and return its id."""
-        cell = self._cell(environment, problem, pattern, config)
         with self._session() as session:
-            row = MeasurementRow(run_id=run_id, **cell, **measurement_values(measurement))
-            session.add(row)
-            session.commit()
-            return row.id
+            cell = writing.identify_cell(session, environment, problem, pattern, config)
+            return writing.insert_measurement(session, run_id, cell, measurement)
 
     def decide(
         self,
@@ -145,10 +137,9 @@ class Store:
             StoreError: a claim was lost meanwhile, so that another process may have searched the cell, too.
         """
         self._require_claims()
-        cell = self._cell(environment, problem, pattern, config)
         with self._session() as session:
-            session.add(DecisionRow(measurement_id=measurement_id, margin=margin, candidates=candidates, **cell))
-            session.commit()
+            cell = writing.identify_cell(session, environment, problem, pattern, config)
+            writing.insert_decision(session, cell, measurement_id, margin, candidates)
 
     def add_race(
         self,
@@ -167,19 +158,9 @@ class Store:
             StoreError: a claim was lost meanwhile, so that another process may have searched the cell, too.
         """
         self._require_claims()
-        cells = {config: self._cell(environment, problem, pattern, config) for config in raced}
         with self._session() as session:
-            rows = {
-                config: MeasurementRow(run_id=run_id, **cells[config], **measurement_values(measurement))
-                for config, measurement in raced.items()
-            }
-            session.add_all(rows.values())
-            session.flush()
-            if winner is not None:
-                of_winner = {"measurement_id": rows[winner].id, **cells[winner]}
-                session.add(DecisionRow(margin=margin, candidates=candidates, **of_winner))
-            session.commit()
-            return {config: row.id for config, row in rows.items()}
+            cells = {config: writing.identify_cell(session, environment, problem, pattern, config) for config in raced}
+            return writing.insert_race(session, run_id, cells, raced, winner, margin, candidates)
 
     def add_rate(
         self,
@@ -190,18 +171,9 @@ class Store:
         copy_bytes_per_s: float,
     ) -> int:
         """Store what a device reached in plain operations, committed on return, and return its id."""
-        environment_id = self._identify(environment_row(environment))
         with self._session() as session:
-            row = RateRow(
-                run_id=run_id,
-                environment_id=environment_id,
-                dtype=dtype,
-                matmul_flops_per_s=matmul_flops_per_s,
-                copy_bytes_per_s=copy_bytes_per_s,
-            )
-            session.add(row)
-            session.commit()
-            return row.id
+            identified = writing.identify_environment(session, environment)
+            return writing.insert_rate(session, run_id, identified, dtype, matmul_flops_per_s, copy_bytes_per_s)
 
     def records(
         self,
@@ -271,27 +243,3 @@ class Store:
     def _session(self) -> Iterator[Session]:
         with one_line_errors(self.name), Session(self._engine, expire_on_commit=False) as session:
             yield session
-
-    def _cell(self, environment: Environment, problem: Problem, pattern: Pattern, config: Config) -> dict[str, int]:
-        return {
-            "environment_id": self._identify(environment_row(environment)),
-            "problem_id": self._identify(problem_row(problem)),
-            "pattern_id": self._identify(pattern_row(pattern)),
-            "config_id": self._identify(config_row(config)),
-        }
-
-    def _identify(self, row: Dimension) -> int:
-        """The id of the stored row with the same content; inserted and committed if there is none."""
-        column = getattr(type(row), row.natural_key)
-        same = select(type(row).id).where(column == getattr(row, row.natural_key))
-        with self._session() as session:
-            if (found := session.scalar(same)) is not None:
-                return found
-            session.rollback()
-            session.add(row)
-            try:
-                session.commit()
-            except IntegrityError:  # another process was faster
-                session.rollback()
-                return session.scalars(same).one()
-            return row.id

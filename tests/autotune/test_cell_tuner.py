@@ -1,11 +1,13 @@
 """What the coordinator does between measurements; a stand-in measures, the database is real."""
 
+import io
 from dataclasses import replace
 
 import optuna
 import planted
 import pytest
 import torch
+from rich.console import Console
 from stand_in import Recorder, StandIn
 
 from autotune.cells import Workload
@@ -13,6 +15,7 @@ from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
 from autotune.environment import environment_of
 from autotune.memory_limit import MEMORY_SHARE, memory_limit
+from autotune.progress import Progress
 from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError, PatternError, ProblemError
@@ -287,6 +290,19 @@ def test_a_cell_no_strategy_supports_stores_each_reason(db):
     (measurement,) = result.tried.values()
     assert (measurement.status, measurement.reason) == ("unsupported", "never does anything")
     assert result.best is None
+
+
+def test_a_cell_no_strategy_supports_is_shown_with_each_reason_whenever_it_is_tuned(db):
+    for _ in range(2):
+        screen = io.StringIO()
+        with Progress(Console(file=screen)) as progress:
+            run(db, strategies=["refuses"], observer=progress)
+        assert [" ".join(line.split()) for line in screen.getvalue().splitlines()[-3:]] == [
+            "[1/1] dense, 64 tokens on cpu: nothing new to measure",
+            "refuses() unsupported: never does anything",
+            "best: nothing ran; see the reasons above, or `autotune report`",
+        ]
+    assert len(stored(db)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -51,10 +53,35 @@ def test_options_reach_the_problem():
         dtype="bfloat16",
         causal=True,
         direction="training",
-        kv_home="host",
     ).cells(CPU)
-    assert cell.problem.key == "cpu/training/bfloat16/b2/h12x4/l100x100/d80/causal/kv-host"
+    assert cell.problem.key == "cpu/training/bfloat16/b2/h12x4/l100x100/d80/causal"
     assert cell.label == "dense, 100 tokens on cpu"
+
+
+@pytest.mark.parametrize("dense", ["dense", Dense()])
+def test_keys_in_the_hosts_memory_are_a_gpus_matter(dense):
+    found = Workload(lengths=(100,), patterns=("dilated", dense), kv_home="host").cells(CUDA)
+    assert [cell.problem.key for cell in found] == ["cuda/forward/float16/b1/h8x8/l100x100/d64/full/kv-host"] * 2
+
+
+@pytest.mark.parametrize(
+    ("device", "fields", "found"),
+    [
+        (CPU, {}, "cpu, forward, for dense, dilated, local_window"),
+        (CUDA, {"direction": "training"}, "cuda, training, for dense, dilated, local_window"),
+        (
+            CUDA,
+            {"patterns": ("local_window", Strided(1, 2))},
+            f"cuda, forward, for local_window, {Strided(1, 2).label}",
+        ),
+    ],
+)
+def test_keys_in_the_hosts_memory_that_no_call_reads_are_refused(device, fields, found):
+    message = (
+        f"kv_home is 'host' on {found}, but must be 'device' unless dense attention runs forward on cuda; leave it out"
+    )
+    with pytest.raises(ProblemError, match=f"^{re.escape(message)}$"):
+        Workload(kv_home="host", **fields).cells(device)
 
 
 def test_segments_and_rates_replace_the_schedule():

@@ -63,6 +63,7 @@ def database(home):
         (("--lengths", "1.5"), ("'1.5'", "whole number")),
         (("--lengths", "8k:4k"), ("8k:4k", "go up")),
         (("--lengths", "64,,128"), ("''",)),
+        (("--kv-home", "host"), ("kv_home is 'host' on cpu", "must be 'device' unless", "leave it out")),
         (("--device", "tpu"), ("'tpu'", "cpu, cuda, cuda:INDEX")),
         (("--device", "cuda:x"), ("'cuda:x'",)),
         (("--device", "cuda:9"), ("'cuda:9'", "--device cpu")),
@@ -277,7 +278,7 @@ def test_a_tiny_tune_ends_in_winners_and_a_database_and_is_not_repeated(home):
 
     again = run(*words, env=env)
     assert again.exit_code == 0
-    assert "known already, nothing to measure" in again.stdout
+    assert "nothing new to measure" in again.stdout
     with Store.open(path, read_only=True) as store:
         assert len(store.records()) == 2
 

@@ -151,7 +151,7 @@ def test_bench_says_what_it_leaves_out_and_force_runs_it(home, worker):
 def test_bench_run_again_has_nothing_to_measure(home, worker):
     for _ in range(2):
         result = run("bench", *SMALL, "--lengths", "64", "--db", home / "t.db")
-    assert result.stdout.count("known already, nothing to measure") == 4
+    assert result.stdout.count("nothing new to measure") == 4
     assert len(worker.asked) == 10  # the windows are too wide for their names
 
 
@@ -267,7 +267,7 @@ class TestEfficiency:
 
     def test_run_again_has_nothing_to_measure_and_says_the_same(self, home):
         first, again = (run(*self.WORDS, "--db", home / "t.db").stdout for _ in range(2))
-        assert again.count("known already, nothing to measure") == 10
+        assert again.count("nothing new to measure") == 10
         assert first.partition("cells ok")[2] == again.partition("cells ok")[2]
 
     def test_its_lengths_and_those_of_the_shorter_segments(self, home):

@@ -112,12 +112,3 @@ def test_a_torn_file(empty_database, kept):
     empty_database.write_bytes(torn)
     one_line(tune(empty_database), empty_database, "is damaged, and was left as it is; restore a copy")
     assert empty_database.read_bytes() == torn
-
-
-def test_studies_that_cannot_be_written_are_the_databases_failure(empty_database, monkeypatch):
-    """Optuna's own error has a traceback of two libraries."""
-    with closing(sqlite3.connect(empty_database)) as connection:
-        connection.execute("DROP TABLE trials")
-        connection.execute("CREATE VIEW trials AS SELECT 1 AS trial_id")
-        connection.commit()
-    one_line(tune(empty_database), empty_database, "does not answer as it should (")

@@ -105,6 +105,11 @@ def test_shape_options_reach_the_problem(words, field, value):
     assert getattr(cell.problem, field) == value
 
 
+def test_the_home_of_keys_reaches_the_problem():
+    (cell,) = workload(**WORDS, kv_home="host").cells(torch.device("cuda"))
+    assert cell.problem.kv_home == "host"
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
-from autotune.search import Search
+from autotune.search import STARTUP, Search
 from autotune.strategies.config import Config
 from autotune.strategies.space import Choice, Space
 from autotune.studies import open_storage
@@ -209,5 +209,16 @@ def test_what_is_to_be_tried_first_but_is_in_no_space_is_not(search):
     assert set(asked) == set(ALL)
 
 
+def test_what_is_in_no_space_takes_no_place_among_those_tried_before_the_model_is_asked(search):
+    gone = [Config.of("gone", x=x) for x in range(STARTUP)]
+    assert search(first=gone)._plan == search()._plan
+    assert len(search()._plan) == STARTUP
+
+
 def test_no_memory_at_all_makes_everything_infeasible(store):
-    answered(Search(open_storage(store), "cell", SPACES, {DEFAULTS[0]: measured()}, 0))
+    search = Search(open_storage(store), "cell", SPACES, {DEFAULTS[0]: measured()}, 0)
+    answered(search)
+    violations = [trial.constraints["memory"] for trial in search._study.trials]
+    assert len(violations) == len(ALL)
+    assert min(violations) > 0
+    assert search._log_ms() == {}

@@ -344,6 +344,16 @@ def test_keys_beyond_the_memory_of_a_gpu_are_streamed_by_default(select):
     assert refused == dict.fromkeys(("sdpa", "flex"), "reads keys and values in the memory of the device only")
 
 
+def test_what_was_measured_of_keys_in_the_hosts_memory_is_for_such_calls(select):
+    streamed = replace(PROBLEM, kv_home="host")
+    choose = select((streamed, DENSE, RING, ok(1.0)))
+    text = choose(streamed, [DENSE], PLENTY).text
+    assert f"runs      {RING.text}\n" in text
+    assert "source    measured" in text
+    assert "rejected  sdpa for dense: reads keys and values in the memory of the device only" in text
+    assert "source    default" in choose(PROBLEM, [DENSE], PLENTY).text
+
+
 def test_what_no_strategy_can_do_is_an_error_with_every_reason(select):
     impossible = replace(PROBLEM, dtype="float64", device="cuda")
     with pytest.raises(UnsupportedError, match="no strategy computes local_window") as caught:

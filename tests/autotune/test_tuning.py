@@ -18,14 +18,24 @@ from optuna.trial import TrialState
 from stand_in import Recorder
 from test_worker import gone, wait_until
 
-from autotune.cells import Workload
+from autotune.cell_tuner import Session
+from autotune.cells import Cell, Workload
 from autotune.db.records import Status
 from autotune.db.store import Store
+from autotune.device_rates import DevicePeak
 from autotune.effort import EFFORTS
-from autotune.environment import DeviceError
+from autotune.environment import DeviceError, environment_of
+from autotune.strategies.catalog import STRATEGIES
 from autotune.strategies.config import Config
+from autotune.strategies.errors import ProblemError
+from autotune.strategies.pattern import Dense
+from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
+from autotune.studies import open_storage
 from autotune.tuning import tune
+from autotune.worker import Worker
 
+CPU = torch.device("cpu")
 WORKLOAD = Workload(lengths=(64,), patterns=("dense",), heads=2, head_dim=16)
 QUICK = {"quick": replace(EFFORTS["quick"], timing_budget_s=0.01)}
 
@@ -67,14 +77,44 @@ def test_real_strategies_are_measured_stored_and_decided_and_a_second_run_measur
     assert stored(db) == before
 
 
-def test_keys_in_the_hosts_memory_are_a_cell_of_their_own(tmp_path):
-    workload = replace(WORKLOAD, lengths=(300,), patterns=("dense", "dilated"), kv_home="host")
-    dense, dilated = run(tmp_path / "t.db", workload, trials=2)
+@pytest.fixture
+def session(empty_database):
+    """A tuning run as `tune` begins it, for cells that only a GPU's calls have."""
+    environment = environment_of(CPU)
+    with Store.open(empty_database) as store, Worker() as worker:
+        run_id = store.begin_run("by hand")
+        yield Session(
+            store=store,
+            storage=open_storage(store),
+            worker=worker,
+            peak=DevicePeak(store, worker, run_id, environment, "cpu", "float32"),
+            environment=environment,
+            run_id=run_id,
+            strategies=STRATEGIES,
+            effort=replace(QUICK["quick"], trials=2),
+            memory_limit_bytes=None,
+            deadline=math.inf,
+            observer=Recorder(),
+        )
+
+
+def test_keys_in_the_hosts_memory_are_a_cell_of_their_own(session):
+    problem = Problem.self_attention(300, heads=2, head_dim=16, dtype="float32", kv_home="host")
+    dense, dilated = (
+        session.tune_cell(Cell(CPU, problem, pattern), number, 2)
+        for number, pattern in enumerate((Dense(), Dilated.longnet(300)), start=1)
+    )
     assert {config.strategy for config in dense.tried} == {"ring"}
     assert dense.measurement.status is Status.OK
     assert dense.measurement.rel_error <= 5e-5
     assert {measurement.status for measurement in dilated.tried.values()} == {Status.UNSUPPORTED}
-    assert {record.problem.kv_home for record in stored(tmp_path / "t.db")} == {"host"}
+    assert {record.problem.kv_home for record in session.store.records()} == {"host"}
+
+
+def test_keys_in_the_hosts_memory_of_a_cpu_are_refused_before_a_database_is_made(tmp_path):
+    with pytest.raises(ProblemError, match="kv_home is 'host' on cpu"):
+        run(tmp_path / "t.db", replace(WORKLOAD, kv_home="host"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_studies_that_are_left_can_be_loaded_and_tell_what_was_measured(tmp_path, monkeypatch):
@@ -143,7 +183,8 @@ COORDINATOR = """
 import sys
 import planted
 from autotune import tuning
-from autotune.cells import Workload
+from autotune.cell_tuner import Session
+from autotune.cells import Cell, Workload
 
 tuning.STRATEGIES = {s.name: s for s in (planted.CORRECT, planted.HangsInBuild())}
 workload = Workload(lengths=(64,), patterns=("dense",), heads=2, head_dim=16)
@@ -173,7 +214,7 @@ def test_a_killed_run_leaves_a_sound_database_and_no_worker_and_is_resumed(tmp_p
     searched = [config for event, config, *_ in recorder.events if event == "try"]  # the final may race known ones
     assert sorted(config.text for config in searched) == ["correct(variant=1)", "zeros()"]
     assert result.best.strategy == "correct"
-    assert torch.device("cpu") == result.cell.device
+    assert result.cell.device == CPU
 
 
 @pytest.mark.slow

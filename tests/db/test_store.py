@@ -119,7 +119,7 @@ def test_a_race_and_its_decision_are_stored_together_or_not_at_all(store, enviro
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("autotune.db.store.DecisionRow", full)
+        patch.setattr("autotune.db.writing.DecisionRow", full)
         with pytest.raises(OSError, match="disk full"):
             store.add_race(*cell, raced, slow, 0.5, 3)
     assert store.records() == store.choices() == []
