@@ -60,6 +60,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("autotune.tuning.EFFORTS", QUICK)
 
 
+@pytest.mark.usefixtures("known_rates")
 def test_real_strategies_are_measured_stored_and_decided_and_a_second_run_measures_nothing(tmp_path):
     db = tmp_path / "t.db"
     workload = replace(WORKLOAD, patterns=("dense", "dilated", "local_window"), lengths=(300,), sparsities=(0.5,))
@@ -98,6 +99,7 @@ def session(empty_database):
         )
 
 
+@pytest.mark.usefixtures("known_rates")
 def test_keys_in_the_hosts_memory_are_a_cell_of_their_own(session):
     problem = Problem.self_attention(300, heads=2, head_dim=16, dtype="float32", kv_home="host")
     dense, dilated = (
@@ -117,6 +119,7 @@ def test_keys_in_the_hosts_memory_of_a_cpu_are_refused_before_a_database_is_made
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("known_rates")
 def test_the_studies_that_are_left_can_be_loaded_and_tell_what_was_measured(tmp_path, monkeypatch):
     strategies = {plant.name: plant() for plant in (planted.Correct, planted.Zeros)}
     monkeypatch.setattr("autotune.tuning.STRATEGIES", strategies)
@@ -156,6 +159,7 @@ SLOW = {
 }
 
 
+@pytest.mark.usefixtures("known_rates")
 @pytest.mark.parametrize("plants", [FAST, pytest.param(SLOW | FAST, marks=pytest.mark.slow)], ids=["fast", "all"])
 def test_planted_candidates_never_win_and_the_run_goes_on(tmp_path, monkeypatch, plants):
     strategies = {plant.name: plant() for plant in plants}
