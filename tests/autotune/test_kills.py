@@ -36,6 +36,7 @@ MARK = "AUTOTUNE_TEST_KILL"  # in the environment of every process of one run
 WORKLOAD = Workload(lengths=(32, 64), patterns=("dense",), heads=2, head_dim=16)
 CANDIDATES = 2 * planted.VARIANTS
 FINALISTS = 3
+MOMENT_S = 0.05  # at most this long after an event somebody is killed
 OF_A_CELL = 2 * planted.VARIANTS + 1 + FINALISTS  # events that are told
 
 
@@ -72,6 +73,7 @@ def coordinate(database, pipe, mark):
     quick = replace(quick, finalists=FINALISTS, rounds=1000, extra_rounds=0)  # a moment long enough to be killed in
     tuning.EFFORTS = {"quick": replace(quick, drop_factor=float("inf"), skip_factor=float("inf"))}
     tuning.tune(WORKLOAD, device="cpu", db=database, effort="quick", observer=Teller(pipe))
+    time.sleep(10 * MOMENT_S)  # who is to be killed after the last event is still there
 
 
 class Run:
@@ -161,7 +163,7 @@ def test_a_run_that_is_killed_at_a_random_moment_is_resumed(tmp_path, prepared, 
     victim = chance.choice(["coordinator", "worker"])
     # A worker has nothing to do once the last race is over, and is gone soon.
     after = chance.randrange(victim == "worker", 2 * OF_A_CELL - (FINALISTS if victim == "worker" else 0))
-    kill_and_resume(database, victim, after, chance.uniform(0, 0.05 if after else 3.0))
+    kill_and_resume(database, victim, after, chance.uniform(0, MOMENT_S if after else 3.0))
 
 
 @pytest.mark.slow
