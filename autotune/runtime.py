@@ -104,7 +104,9 @@ def attention(
     try:
         return attend(query, key, value, scale=scale)
     except REMEDIABLE as error:
-        table.withdraw(call, attend, error)  # raises what it cannot remedy
+        # The call says of keys neither whether they are on the CPU or nowhere, nor how they are laid out.
+        problem = describe(query, key, value, is_causal, enable_gqa).problem
+        table.withdraw(call, attend, problem, error)  # raises what it cannot remedy
     return attention(
         query, key, value, None, 0.0, is_causal, scale, enable_gqa,
         pattern=pattern, accept=accept, memory_limit=memory_limit,

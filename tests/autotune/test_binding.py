@@ -119,7 +119,7 @@ def test_what_is_compiled_asks_again_while_a_cuda_graph_is_captured(database, mo
         monkeypatch.setattr(module, "capturing", lambda: True)
     with pytest.raises(OutdatedError) as caught:
         entry(*tensors())
-    table.withdraw("call", entry, caught.value)
+    table.withdraw("call", entry, decision.problem, caught.value)
     assert "call" not in table.calls
     hindrance = table._hindrance(bound.implementation, True)
     assert hindrance is None if mode == "default" else "replays a CUDA graph of its own" in hindrance

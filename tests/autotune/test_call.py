@@ -10,7 +10,7 @@ import autotune
 from autotune import Dilated, call, runtime
 from autotune.strategies.errors import ProblemError, UnsupportedError
 
-from .ladder import PROBLEM, tensors
+from .ladder import MATH, PROBLEM, ladder, tensors
 
 CPU, FIRST, SECOND = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarning")
@@ -70,11 +70,30 @@ def test_what_cannot_be_streamed_is_refused_with_its_reason():
         autotune.explain(query, key.detach(), value, torch.ones(64, 64, dtype=torch.bool))
 
 
-@pytest.mark.usefixtures("untuned")
-def test_a_call_with_keys_elsewhere_fails_alone():
+@pytest.fixture
+def tuned(untuned, tmp_path):
+    """Another configuration than the default is known to be the fastest."""
+    ladder(tmp_path / "t.db")
+
+
+@pytest.mark.usefixtures("tuned")
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        lambda key, value: (key.to("meta"), value),
+        lambda key, value: (key, value.to("meta")),
+        lambda key, value: (key.to("meta"), value.to("meta")),
+        lambda key, value: (key.to_sparse(), value),
+        lambda key, value: (key, value.to_sparse()),
+    ],
+    ids=["meta_key", "meta_value", "meta", "sparse_key", "sparse_value"],
+)
+def test_a_call_with_other_keys_fails_alone(elsewhere):
     query, key, value = tensors()
     out = autotune.attention(query, key, value)
-    for elsewhere in ((key.to("meta"), value), (key, value.to("meta"))):
-        with pytest.raises(RuntimeError):
-            autotune.attention(query, *elsewhere)
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ProblemError)):
+            autotune.attention(query, *elsewhere(key, value))
         assert torch.equal(autotune.attention(query, key, value), out)
+        decision = autotune.explain(query, key, value)
+        assert (decision.config, decision.source) == (MATH, "measured")

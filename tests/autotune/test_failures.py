@@ -13,7 +13,7 @@ from autotune.decision import NothingFitsError
 from autotune.knowledge import AutotuneWarning
 from autotune.strategies.errors import UnsupportedError
 
-from .ladder import AUTO, MATH, OOM, RING, ladder, plant, uncompiled
+from .ladder import AUTO, MATH, OOM, PROBLEM, RING, ladder, plant, uncompiled
 from .ladder import tensors as make_tensors
 from .records import MIB
 
@@ -151,9 +151,9 @@ def test_a_late_failure_is_not_blamed_on_the_successor(database, tensors, failin
     autotune.attention(*tensors)
     table = runtime.table()
     ((call, attend),) = table.calls.items()
-    table.withdraw(call, attend, RuntimeError(OOM))
+    table.withdraw(call, attend, PROBLEM, RuntimeError(OOM))
     autotune.attention(*tensors)
-    table.withdraw(call, attend, RuntimeError(OOM))  # of another thread, that was still at it
+    table.withdraw(call, attend, PROBLEM, RuntimeError(OOM))  # of another thread, that was still at it
     assert autotune.explain(*tensors).config == RING
     assert autotune.attention(*tensors) is not None
     assert failing[1] == [MATH, RING, RING]
