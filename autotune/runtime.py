@@ -12,13 +12,12 @@ from torch._C._functorch import peek_interpreter_stack
 from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling
-from torch.nn.functional import scaled_dot_product_attention
 
 from autotune.binding import REMEDIABLE, Asked, Table
 from autotune.call import DENSE, DEVICES, PLAIN, describe
 from autotune.decision import Decision
+from autotune.masked import masked_attention, masked_decision
 from autotune.strategies.pattern import Pattern
-from autotune.torch_only import require_dense, require_room, torch_decision
 from autotune.transforms import cast_for_autocast, transformed
 
 Tensor = torch.Tensor
@@ -59,7 +58,7 @@ def attention(
         pattern: the function to compute.
         accept: all functions that will do, in place of ``pattern``; the fastest that fits runs.
         memory_limit: bytes a call may take above its inputs; 90 % of the free memory, when such a call is first made,
-            if None.
+            if None. With a mask or dropout, None is no limit, and ``torch.compile`` keeps to none.
 
     Returns:
         Shape (..., Hq, Lq, D).
@@ -71,12 +70,10 @@ def attention(
         UnsupportedError: nothing can compute this; no other function is put in its place.
     """
     if attn_mask is not None or dropout_p:
-        require_dense((pattern,) if accept is None else accept, _option(attn_mask, dropout_p))
-        if memory_limit is not None and not is_dynamo_compiling():
-            _by_torch(query, key, value, dropout_p, is_causal, enable_gqa, memory_limit)
-        return scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+        return masked_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
+            (pattern,) if accept is None else accept, memory_limit,
+        )  # fmt: skip
     if (
         is_dynamo_compiling()
         or any_autocast()
@@ -133,11 +130,10 @@ def explain(
         AutotuneError: as `attention`.
     """
     patterns = (pattern,) if accept is None else tuple(accept)
+    if attn_mask is not None or dropout_p:
+        return masked_decision(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa, patterns, memory_limit)
     query, key, value = cast_for_autocast(query, key, value)
     asked = Asked(is_causal, enable_gqa, patterns, memory_limit)
-    if attn_mask is not None or dropout_p:
-        require_dense(patterns, _option(attn_mask, dropout_p))
-        return _by_torch(query, key, value, dropout_p, is_causal, enable_gqa, memory_limit)
     return _table.bind(asked, query, key, value).decision
 
 
@@ -174,30 +170,3 @@ def _under_transforms(
         return transformed(query, key, value, is_causal, scale, enable_gqa, patterns, memory_limit)
     asked = Asked(is_causal, enable_gqa, tuple(patterns), memory_limit)
     return _table.serve(asked, query, key, value, scale)[1]
-
-
-def _by_torch(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    dropout_p: float,
-    is_causal: bool,
-    enable_gqa: bool,
-    memory_limit: int | None,
-) -> Decision:
-    """The decision for a call with a mask or dropout.
-
-    Raises:
-        ProblemError: the tensors do not belong together.
-        NothingFitsError: it needs more than the limit.
-    """
-    call = describe(query, key, value, is_causal, enable_gqa)
-    reason = "attn_mask and dropout_p are served by torch's own attention"
-    decision = torch_decision(call, query, value, reason, dropout=bool(dropout_p))
-    require_room(decision, memory_limit)
-    return decision
-
-
-def _option(attn_mask: Tensor | None, dropout_p: float) -> str:
-    """What only torch's own attention takes, as the caller wrote it."""
-    return "attn_mask" if attn_mask is not None else f"dropout_p={dropout_p}"

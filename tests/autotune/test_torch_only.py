@@ -72,29 +72,9 @@ def test_grouped_heads_of_which_key_and_value_have_different_numbers(heads):
     assert f"value with {heads[1]} heads beside key with {heads[0]}" in reason
 
 
-MASK = torch.ones(64, 64, dtype=torch.bool)
-
-
-@pytest.mark.parametrize("options", [{"attn_mask": MASK}, {"dropout_p": 0.5}], ids=["mask", "dropout"])
-@pytest.mark.parametrize("call", [autotune.attention, autotune.explain], ids=["attention", "explain"])
-def test_a_memory_limit_holds_with_masks_and_dropout(options, call):
-    call(*tensors(), **options, memory_limit=MIB)
-    with pytest.raises(NothingFitsError, match=r"memory limit is 100 B, but torch's own attention needs .*estimated"):
-        call(*tensors(), **options, memory_limit=100)
-
-
 def test_a_memory_limit_holds_for_shapes_that_only_torch_takes():
     query, key, value = tensors()
     value = value[..., :5]
     assert autotune.attention(query, key, value, memory_limit=MIB).shape == (1, 2, 64, 5)
     with pytest.raises(NothingFitsError, match="the output alone"):
         autotune.attention(query, key, value, memory_limit=100)
-
-
-def test_explain_tells_what_a_mask_or_dropout_needs():
-    masked = autotune.explain(*tensors(), attn_mask=MASK)
-    dropped = autotune.explain(*tensors(), dropout_p=0.5)
-    output, scores = 2 * 64 * 8 * 4, 2 * 64 * 64 * 4
-    assert output < masked.predicted_memory_bytes
-    assert output + scores < dropped.predicted_memory_bytes
-    assert "(estimated)" in masked.text
