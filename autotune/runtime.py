@@ -93,21 +93,15 @@ def attention(
     if pattern is not DENSE or accept is not None or memory_limit is not None:
         call = (*call, pattern, None if accept is None else tuple(accept), memory_limit)
     table = _table
-    if (attend := table.calls.get(call)) is None:
-        asked = Asked(is_causal, enable_gqa, (pattern,) if accept is None else tuple(accept), memory_limit)
-        bound, out = table.serve(asked, query, key, value, scale)
-        table.remember(call, bound)
-        return out
-    try:
-        return attend(query, key, value, scale=scale)
-    except REMEDIABLE as error:
-        # The call says of keys neither whether they are on the CPU or nowhere, nor how they are laid out.
-        problem = describe(query, key, value, is_causal, enable_gqa).problem
-        table.withdraw(call, attend, problem, error)  # raises what it cannot remedy
-    return attention(
-        query, key, value, None, 0.0, is_causal, scale, enable_gqa,
-        pattern=pattern, accept=accept, memory_limit=memory_limit,
-    )  # fmt: skip
+    if (attend := table.calls.get(call)) is not None:
+        try:
+            return attend(query, key, value, scale=scale)
+        except REMEDIABLE as error:  # which is raised again if no other configuration can remedy it
+            table.withdraw(call, attend, describe(query, key, value, is_causal, enable_gqa).problem, error)
+    asked = Asked(is_causal, enable_gqa, (pattern,) if accept is None else tuple(accept), memory_limit)
+    bound, out = table.serve(asked, query, key, value, scale)
+    table.remember(call, bound)
+    return out
 
 
 def explain(
