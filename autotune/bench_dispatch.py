@@ -14,7 +14,8 @@ from threading import Barrier, Thread
 import click
 import torch
 
-from autotune.runtime import attention, reload, table
+from autotune.current import reload, table
+from autotune.runtime import attention
 
 CALLS = 20_000
 WARM_UP = 2_000

@@ -1,10 +1,6 @@
-"""The run-time API: attention that runs the fastest configuration known for the call at hand.
-
-A call that has been made before is one look-up in a dictionary: no database, no lock. Everything else is `binding`.
-"""
+"""The run-time API: attention that runs the fastest configuration known for the call at hand."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch._C import _is_any_autocast_enabled as any_autocast  # the public one asks for each device
@@ -13,16 +9,16 @@ from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling
 
-from autotune.binding import REMEDIABLE, Asked, Table
-from autotune.call import DENSE, DEVICES, PLAIN, describe
+from autotune.binding import Asked
+from autotune.call import DENSE, PLAIN
+from autotune.current import plain_attention, table
 from autotune.decision import Decision
 from autotune.masked import masked_attention, masked_decision
 from autotune.strategies.pattern import Pattern
-from autotune.transforms import cast_for_autocast, transformed
+from autotune.transforms import cast_for_autocast, transformed, under_autocast
 
 Tensor = torch.Tensor
 TRACED = (FakeTensor, FunctionalTensor)  # what tracers other than dynamo put in the place of tensors
-_table = Table()
 
 
 def attention(
@@ -85,23 +81,7 @@ def attention(
         return _under_transforms(
             query, key, value, is_causal, scale, enable_gqa, (pattern,) if accept is None else accept, memory_limit
         )
-    training = (query.requires_grad or key.requires_grad or value.requires_grad) and torch.is_grad_enabled()
-    call: tuple[Any, ...] = (
-        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
-        query.device, key.get_device(), value.get_device(), is_causal, enable_gqa, training,
-    )  # fmt: skip
-    if pattern is not DENSE or accept is not None or memory_limit is not None:
-        call = (*call, pattern, None if accept is None else tuple(accept), memory_limit)
-    table = _table
-    if (attend := table.calls.get(call)) is not None:
-        try:
-            return attend(query, key, value, scale=scale)
-        except REMEDIABLE as error:  # which is raised again if no other configuration can remedy it
-            table.withdraw(call, attend, describe(query, key, value, is_causal, enable_gqa).problem, error)
-    asked = Asked(is_causal, enable_gqa, (pattern,) if accept is None else tuple(accept), memory_limit)
-    bound, out = table.serve(asked, query, key, value, scale)
-    table.remember(call, bound)
-    return out
+    return plain_attention(query, key, value, is_causal, scale, enable_gqa, pattern, accept, memory_limit)
 
 
 def explain(
@@ -128,18 +108,7 @@ def explain(
         return masked_decision(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa, patterns, memory_limit)
     query, key, value = cast_for_autocast(query, key, value)
     asked = Asked(is_causal, enable_gqa, patterns, memory_limit)
-    return _table.bind(asked, query, key, value).decision
-
-
-def reload() -> None:
-    """Read the database again; calls from now on see what has been tuned since."""
-    global _table
-    _table = Table()
-
-
-def table() -> Table:
-    """The table that calls are looked up in."""
-    return _table
+    return table().bind(asked, query, key, value).decision
 
 
 def _under_transforms(
@@ -153,7 +122,7 @@ def _under_transforms(
     memory_limit: int | None,
 ) -> Tensor:
     """A call that autocast, a compiler, a function transform or a tensor of another kind has a say in."""
-    if query.device.type in DEVICES and torch.is_autocast_enabled(query.device.type):
+    if under_autocast(query):
         query, key, value = cast_for_autocast(query, key, value)
         with torch.autocast(query.device.type, enabled=False):
             return attention(
@@ -163,4 +132,4 @@ def _under_transforms(
     if is_dynamo_compiling() or peek_interpreter_stack() is not None or traced:
         return transformed(query, key, value, is_causal, scale, enable_gqa, patterns, memory_limit)
     asked = Asked(is_causal, enable_gqa, tuple(patterns), memory_limit)
-    return _table.serve(asked, query, key, value, scale)[1]
+    return table().serve(asked, query, key, value, scale)[1]

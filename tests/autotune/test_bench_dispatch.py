@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 
-from autotune import bench_dispatch, runtime
+from autotune import bench_dispatch, current
 from autotune.bench_dispatch import Added, added_time, run_dispatch
 
 from .command_line import refused, run
@@ -36,7 +36,7 @@ def test_what_fails_on_the_way_leaves_no_table_in_which_nothing_serves(monkeypat
     monkeypatch.setattr(bench_dispatch, "Thread", mock.Mock(return_value=mock.Mock(start=interrupt)))
     with pytest.raises(KeyboardInterrupt):
         added_time(1, calls=10)
-    assert runtime.table().calls == {}
+    assert current.table().calls == {}
 
 
 def test_the_limits_decide_the_exit_code(monkeypatch, capsys):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Dilated, call, runtime
+from autotune import Dilated, call, current
 from autotune.strategies.errors import ProblemError, UnsupportedError
 
 from .ladder import MATH, PROBLEM, ladder, tensors
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarn
 def untuned(tmp_path, monkeypatch):
     """Nothing is known."""
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
-    runtime.reload()
+    current.reload()
     yield
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, Problem, runtime
+from autotune import Config, Dense, Problem, current
 from autotune.graphs import GRAPHS_PER_CONFIG
 from autotune.strategies.catalog import build
 
@@ -58,10 +58,10 @@ def measured(tmp_path, monkeypatch):
     def measure(config, problem=PROBLEM):
         monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / f"{config.id}.db"))
         fill(tmp_path / f"{config.id}.db", [(problem, DENSE, config, ok(1.0)), (problem, DENSE, OFF, ok(2.0))])
-        runtime.reload()
+        current.reload()
 
     yield measure
-    runtime.reload()
+    current.reload()
 
 
 def graphs():
@@ -106,7 +106,7 @@ def test_limits_and_ranks_share_one_graph(measured):
     check(x[0])
     check(x, enable_gqa=True)
     assert graphs() == 1
-    runtime.reload()
+    current.reload()
     check(x)
     assert graphs() == 1
 
@@ -179,7 +179,7 @@ def test_what_served_before_the_warm_up_does_not_go_on(measured):
 @contextmanager
 def counting():
     """Which configurations the entries of the table stand for, as they are called."""
-    table, called = runtime.table(), []
+    table, called = current.table(), []
     for call, attend in list(table.calls.items()):
         config = table._bound[call].decision.config
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, Dilated, LocalWindow, Problem, binding, runtime
+from autotune import Config, Dense, Dilated, LocalWindow, Problem, binding, current
 from autotune.db.records import Status
 from autotune.db.store import Store
 from autotune.decision import NothingFitsError
@@ -47,9 +47,9 @@ def database(tmp_path, monkeypatch):
     """The path of a database that does not exist yet, and that `attention` reads."""
     path = tmp_path / "t.db"
     monkeypatch.setenv("AUTOTUNE_DB", str(path))
-    runtime.reload()
+    current.reload()
     yield path
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_what_is_tuned_later_is_seen_after_a_reload_and_not_before(database):
     assert autotune.explain(query, key, value).source == "default"
     fill(database, both(DENSE))
     assert autotune.explain(query, key, value).source == "default"
-    runtime.reload()
+    current.reload()
     assert autotune.explain(query, key, value).config == BEST[DENSE]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import runtime
+from autotune import binding, current
 from autotune.decision import NothingFitsError
 
 from .ladder import MATH, ladder, plant, tensors
@@ -32,9 +32,9 @@ def called(tmp_path, monkeypatch):
     """The configurations that strategies were called with."""
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
     ladder(tmp_path / "t.db")
-    runtime.reload()
+    current.reload()
     yield plant(monkeypatch)[1]
-    runtime.reload()
+    current.reload()
 
 
 @pytest.mark.parametrize("position", [0, 1, 2], ids=["query", "key", "value"])
@@ -50,13 +50,22 @@ def test_a_tensor_of_another_kind_neither_finds_nor_leaves_the_entry_of_a_plain_
         assert called == ([] if call is mixed else [MATH])
 
 
+def test_a_tensor_of_another_kind_is_torchs_also_inside_a_transform(called):
+    plain, mixed = tensors(), tensors()
+    mixed[0] = mixed[0].as_subclass(Marked)
+    for call in (plain, mixed, plain):
+        called.clear()
+        torch.vmap(autotune.attention)(*(x[None] for x in call))
+        assert called == ([] if call is mixed else [MATH])
+
+
 def test_a_parameter_is_served_from_the_table(called, monkeypatch):
     query, key, value = tensors()
     query = torch.nn.Parameter(query)
     out = autotune.attention(query, key, value)
-    assert len(runtime.table().calls) == 1
+    assert len(current.table().calls) == 1
     with monkeypatch.context() as nobody:
-        nobody.setattr(runtime.Table, "bind", None)
+        nobody.setattr(binding.Table, "bind", None)
         assert torch.equal(autotune.attention(query, key, value), out)
     out.sum().backward()
     assert query.grad is not None
