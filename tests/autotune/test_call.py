@@ -7,10 +7,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Dilated, call, current
+from autotune import Config, Dilated, bound, call, current, graphs
 from autotune.strategies.errors import ProblemError, UnsupportedError
 
-from .ladder import MATH, PROBLEM, ladder, tensors
+from .ladder import DENSE, MATH, PROBLEM, RING, ladder, tensors
+from .records import MIB, fill, ok
 
 CPU, FIRST, SECOND = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarning")
@@ -55,6 +56,26 @@ def test_keys_in_the_hosts_memory_are_served_by_the_ring():
     assert "for       cpu/forward/float32/b1/h2x2/l64x64/d8/full/kv-host" in decision.text
     out, expected = autotune.attention(*inputs, is_causal=True), scaled_dot_product_attention(*inputs, is_causal=True)
     assert torch.allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("host")
+def test_while_a_cuda_graph_is_captured_keys_in_the_hosts_memory_are_refused_and_nothing_is_learnt(
+    tmp_path, monkeypatch
+):
+    problem, faster = replace(PROBLEM, kv_home="host"), Config.of("ring", chunk_size=16, compile="off", query_block=0)
+    fill(tmp_path / "t.db", [(problem, DENSE, config, ok(ms)) for config, ms in ((RING, 2.0), (faster, 1.0))])
+    inputs = tensors()
+    out = autotune.attention(*inputs)
+    for options in ({}, {"memory_limit": MIB}):  # remembered, and new
+        with monkeypatch.context() as captured:
+            for module in (bound, graphs):
+                captured.setattr(module, "capturing", lambda: True)
+            with pytest.raises(UnsupportedError, match=r"no CUDA graph can capture keys .*; move them to the GPU"):
+                autotune.attention(*inputs, **options)
+        decision = autotune.explain(*inputs, **options)
+        assert (decision.config, decision.source) == (faster, "measured")
+        assert [one.config for one in decision.rejected if "failed here" in one.reason] == []
+        assert torch.equal(autotune.attention(*inputs, **options), out)
 
 
 @pytest.mark.usefixtures("host")
