@@ -81,6 +81,15 @@ def test_grouped_heads_of_which_key_and_value_have_different_numbers(heads):
     assert f"value with {heads[1]} heads beside key with {heads[0]}" in reason
 
 
+@pytest.mark.parametrize("scalars", [(0, 1, 2), (0,), (1, 2), (2,)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"memory_limit": MIB}], ids=["free", "limited"])
+def test_of_tensors_without_dimensions_torch_says_what_it_expects(scalars, options):
+    call = [torch.tensor(1.0) if index in scalars else x for index, x in enumerate(tensors())]
+    with pytest.raises(RuntimeError, match="at least 2 dimensional"):
+        autotune.attention(*call, **options)
+    assert "0 dimensions" in autotune.explain(*call).reason
+
+
 def test_a_memory_limit_holds_for_shapes_that_only_torch_takes():
     query, key, value = tensors()
     value = value[..., :5]
