@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
 from autotune import Config, Dense, Problem, current
-from autotune.graphs import GRAPHS_PER_CONFIG
+from autotune.graphs import GRAPHS_PER_CONFIG, distinct
 from autotune.strategies.catalog import build
 
 from .records import fill, ok
@@ -196,6 +196,18 @@ def test_more_than_the_graphs_suffice_for_is_told(measured):
     problems = [Problem.self_attention(length, heads=2, head_dim=8) for length in range(40, 46)]
     assert [one.config for one in autotune.warmup(problems)] == [STATIC] * 4 + [OFF] * 2
     assert graphs() == GRAPHS_PER_CONFIG
+
+
+@pytest.mark.parametrize("passed", ["xxx", "qkk", "xkx", "xxv", "qkv"])
+def test_a_callable_that_is_compiled_is_given_three_tensors_of_the_same_numbers(passed):
+    made = {name: torch.randn(1, 2, 5, 8) for name in "xqkv"}
+    operands, seen = [made[name] for name in passed], []
+    distinct(lambda *three, scale: seen.append((three, scale)))(*operands, scale=0.3)
+    ((three, scale),) = seen
+    assert len({id(x) for x in three}) == 3
+    assert all(torch.equal(mine, given) for mine, given in zip(three, operands, strict=True))
+    assert [x.data_ptr() for x in three] == [x.data_ptr() for x in operands]
+    assert scale == 0.3
 
 
 def test_the_current_device_is_warmed_up(monkeypatch):
