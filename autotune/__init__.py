@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from autotune.current import reload
     from autotune.decision import Decision, NothingFitsError
     from autotune.hugging_face import register_transformers
     from autotune.knowledge import AutotuneWarning
     from autotune.replacement import replace_sdpa
-    from autotune.runtime import attention, explain, reload
+    from autotune.runtime import attention, explain
     from autotune.strategies.config import Config
     from autotune.strategies.errors import AutotuneError
     from autotune.strategies.pattern import Dense
@@ -67,7 +68,7 @@ _HOMES = {
     "attention": "autotune.runtime",
     "explain": "autotune.runtime",
     "register_transformers": "autotune.hugging_face",
-    "reload": "autotune.runtime",
+    "reload": "autotune.current",
     "replace_sdpa": "autotune.replacement",
     "tune": "autotune.tuning",
     "warmup": "autotune.warmup",

@@ -122,18 +122,22 @@ class Table:
             self._bound[call] = bound
             self.calls[call] = bound.entry
 
-    def withdraw(self, call: Hashable, attend: Attention, error: BaseException) -> None:
+    def withdraw(self, call: Hashable, attend: Attention, problem: Problem | None, error: BaseException) -> None:
         """Forget what served a call, if it still does, and has failed; the next one is served by another.
 
         Raises:
-            BaseException: the error, if choosing another cannot remedy it.
+            BaseException: the error, if choosing another cannot remedy it; or if it is the tensors that are to blame,
+                which make another problem than the one that is served, though their call looks like it.
         """
+        outdated = isinstance(error, OutdatedError)
         with self._lock:
             if self.calls.get(call) is not attend:  # another thread was faster
                 return
+            if not outdated and self._bound[call].decision.problem != problem:
+                raise error
             del self.calls[call]
             bound = self._bound.pop(call)
-        if not isinstance(error, OutdatedError):
+        if not outdated:
             self._learn(bound, error)
 
     def _forget(self, device: torch.device, problem: Problem) -> None:

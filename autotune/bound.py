@@ -36,8 +36,10 @@ class Bound:
 
     @property
     def entry(self) -> Attention:
-        """The callable, giving notice where it does not serve at any time, as by a CUDA graph that is captured."""
-        if self.until_s == math.inf and (self.decision.problem is None or not self.implementation.compiles):
+        """The callable, giving notice where it does not serve at any time, as while a CUDA graph is captured."""
+        problem = self.decision.problem
+        anytime = problem is None or (problem.kv_home == "device" and not self.implementation.compiles)
+        if anytime and self.until_s == math.inf:
             return self.attend
 
         def attend_for_now(

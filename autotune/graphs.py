@@ -62,6 +62,8 @@ class Graphs:
             wanted: whether a graph for this very length is worth compiling: it was measured, or is warmed up.
         """
         graph, ready = one.graph, self._ready.get(one.config, ())
+        if one.problem.kv_home == "host" and capturing():
+            return "no CUDA graph can capture keys and values in the host's memory; move them to the GPU"
         if graph is not None and one.config.string("compile", OFF) in CUDA_GRAPH_MODES and capturing():
             return "it replays a CUDA graph of its own, and one is being captured"
         if graph is None or graph in ready:

@@ -1,10 +1,6 @@
-"""The run-time API: attention that runs the fastest configuration known for the call at hand.
-
-A call that has been made before is one look-up in a dictionary: no database, no lock. Everything else is `binding`.
-"""
+"""The run-time API: attention that runs the fastest configuration known for the call at hand."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch._C import _is_any_autocast_enabled as any_autocast  # the public one asks for each device
@@ -12,18 +8,17 @@ from torch._C._functorch import peek_interpreter_stack
 from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling
-from torch.nn.functional import scaled_dot_product_attention
 
-from autotune.binding import REMEDIABLE, Asked, Table
-from autotune.call import DENSE, DEVICES, PLAIN, describe
+from autotune.binding import Asked
+from autotune.call import DENSE, PLAIN
+from autotune.current import plain_attention, table
 from autotune.decision import Decision
+from autotune.masked import masked_attention, masked_decision
 from autotune.strategies.pattern import Pattern
-from autotune.torch_only import require_dense, require_room, torch_decision
-from autotune.transforms import cast_for_autocast, transformed
+from autotune.transforms import cast_for_autocast, transformed, under_autocast
 
 Tensor = torch.Tensor
 TRACED = (FakeTensor, FunctionalTensor)  # what tracers other than dynamo put in the place of tensors
-_table = Table()
 
 
 def attention(
@@ -59,7 +54,7 @@ def attention(
         pattern: the function to compute.
         accept: all functions that will do, in place of ``pattern``; the fastest that fits runs.
         memory_limit: bytes a call may take above its inputs; 90 % of the free memory, when such a call is first made,
-            if None.
+            if None. With a mask or dropout, None is no limit, and ``torch.compile`` keeps to none.
 
     Returns:
         Shape (..., Hq, Lq, D).
@@ -71,12 +66,10 @@ def attention(
         UnsupportedError: nothing can compute this; no other function is put in its place.
     """
     if attn_mask is not None or dropout_p:
-        require_dense((pattern,) if accept is None else accept, _option(attn_mask, dropout_p))
-        if memory_limit is not None and not is_dynamo_compiling():
-            _by_torch(query, key, value, dropout_p, is_causal, enable_gqa, memory_limit)
-        return scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+        return masked_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
+            (pattern,) if accept is None else accept, memory_limit,
+        )  # fmt: skip
     if (
         is_dynamo_compiling()
         or any_autocast()
@@ -88,27 +81,7 @@ def attention(
         return _under_transforms(
             query, key, value, is_causal, scale, enable_gqa, (pattern,) if accept is None else accept, memory_limit
         )
-    training = (query.requires_grad or key.requires_grad or value.requires_grad) and torch.is_grad_enabled()
-    call: tuple[Any, ...] = (
-        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
-        query.device, key.get_device(), value.get_device(), is_causal, enable_gqa, training,
-    )  # fmt: skip
-    if pattern is not DENSE or accept is not None or memory_limit is not None:
-        call = (*call, pattern, None if accept is None else tuple(accept), memory_limit)
-    table = _table
-    if (attend := table.calls.get(call)) is None:
-        asked = Asked(is_causal, enable_gqa, (pattern,) if accept is None else tuple(accept), memory_limit)
-        bound, out = table.serve(asked, query, key, value, scale)
-        table.remember(call, bound)
-        return out
-    try:
-        return attend(query, key, value, scale=scale)
-    except REMEDIABLE as error:
-        table.withdraw(call, attend, error)  # raises what it cannot remedy
-    return attention(
-        query, key, value, None, 0.0, is_causal, scale, enable_gqa,
-        pattern=pattern, accept=accept, memory_limit=memory_limit,
-    )  # fmt: skip
+    return plain_attention(query, key, value, is_causal, scale, enable_gqa, pattern, accept, memory_limit)
 
 
 def explain(
@@ -131,23 +104,11 @@ def explain(
         AutotuneError: as `attention`.
     """
     patterns = (pattern,) if accept is None else tuple(accept)
+    if attn_mask is not None or dropout_p:
+        return masked_decision(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa, patterns, memory_limit)
     query, key, value = cast_for_autocast(query, key, value)
     asked = Asked(is_causal, enable_gqa, patterns, memory_limit)
-    if attn_mask is not None or dropout_p:
-        require_dense(patterns, _option(attn_mask, dropout_p))
-        return _by_torch(query, key, value, dropout_p, is_causal, enable_gqa, memory_limit)
-    return _table.bind(asked, query, key, value).decision
-
-
-def reload() -> None:
-    """Read the database again; calls from now on see what has been tuned since."""
-    global _table
-    _table = Table()
-
-
-def table() -> Table:
-    """The table that calls are looked up in."""
-    return _table
+    return table().bind(asked, query, key, value).decision
 
 
 def _under_transforms(
@@ -161,7 +122,7 @@ def _under_transforms(
     memory_limit: int | None,
 ) -> Tensor:
     """A call that autocast, a compiler, a function transform or a tensor of another kind has a say in."""
-    if query.device.type in DEVICES and torch.is_autocast_enabled(query.device.type):
+    if under_autocast(query):
         query, key, value = cast_for_autocast(query, key, value)
         with torch.autocast(query.device.type, enabled=False):
             return attention(
@@ -171,31 +132,4 @@ def _under_transforms(
     if is_dynamo_compiling() or peek_interpreter_stack() is not None or traced:
         return transformed(query, key, value, is_causal, scale, enable_gqa, patterns, memory_limit)
     asked = Asked(is_causal, enable_gqa, tuple(patterns), memory_limit)
-    return _table.serve(asked, query, key, value, scale)[1]
-
-
-def _by_torch(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    dropout_p: float,
-    is_causal: bool,
-    enable_gqa: bool,
-    memory_limit: int | None,
-) -> Decision:
-    """The decision for a call with a mask or dropout.
-
-    Raises:
-        ProblemError: the tensors do not belong together.
-        NothingFitsError: it needs more than the limit.
-    """
-    call = describe(query, key, value, is_causal, enable_gqa)
-    reason = "attn_mask and dropout_p are served by torch's own attention"
-    decision = torch_decision(call, query, value, reason, dropout=bool(dropout_p))
-    require_room(decision, memory_limit)
-    return decision
-
-
-def _option(attn_mask: Tensor | None, dropout_p: float) -> str:
-    """What only torch's own attention takes, as the caller wrote it."""
-    return "attn_mask" if attn_mask is not None else f"dropout_p={dropout_p}"
+    return table().serve(asked, query, key, value, scale)[1]

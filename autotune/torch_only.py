@@ -47,11 +47,20 @@ def torch_decision(
 
     What it needs is estimated where strategies know the problem: on the CPU, dropout builds all scores.
 
+    Args:
+        call: what query, key and value make.
+        query: shape (..., Hq, Lq, D), or any where strategies do not know the problem.
+        value: shape (..., Hkv, Lk, Dv), or any likewise.
+        reason: why only torch's own takes it, in one clause.
+        dropout: whether there is dropout.
+
     Raises:
         UnsupportedError: key and value are not on the device.
     """
     if (problem := call.problem) is None:
-        need = query.numel() // max(1, query.shape[-1]) * value.shape[-1] * query.element_size()
+        # A tensor without dimensions has no last one: what to say of it, torch knows.
+        width, value_width = (x.shape[-1:].numel() for x in (query, value))
+        need = query.numel() // max(1, width) * value_width * query.element_size()
         basis = "the output alone"
     else:
         config = BY_MATH if dropout and problem.device == "cpu" else BY_TORCH

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from autotune.binding import Asked
-from autotune.call import DEVICES
+from autotune.call import DENSE, DEVICES, PLAIN
+from autotune.current import plain_attention, table
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.patterns import pattern_from_key
 
@@ -59,12 +60,17 @@ def _parsed(asked: str) -> Asked:
     return Asked(is_causal == "True", enable_gqa == "True", tuple(map(pattern_from_key, keys)), memory_limit)
 
 
+def under_autocast(query: Tensor) -> bool:
+    """Whether autocast is on for the device of a tensor."""
+    kind = query.device.type
+    return kind in DEVICES and torch.is_autocast_enabled(kind)
+
+
 def cast_for_autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors as torch's own attention takes them under autocast: float64 stays as it is."""
-    kind = query.device.type
-    if kind not in DEVICES or not torch.is_autocast_enabled(kind):
+    if not under_autocast(query):
         return query, key, value
-    dtype = torch.get_autocast_dtype(kind)
+    dtype = torch.get_autocast_dtype(query.device.type)
     query, key, value = (
         x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in (query, key, value)
     )
@@ -72,13 +78,17 @@ def cast_for_autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
-    from autotune.runtime import attention  # which calls this module
-
+    """What the operators run; an exported graph may be called under autocast."""
+    if under_autocast(query):
+        query, key, value = cast_for_autocast(query, key, value)
+        with torch.autocast(query.device.type, enabled=False):
+            return _attend(query, key, value, asked, scale)
     options = _parsed(asked)
-    return attention(
-        query, key, value, None, 0.0, options.is_causal, scale, options.enable_gqa,
-        accept=options.patterns, memory_limit=options.memory_limit,
-    )  # fmt: skip
+    if any(type(x) not in PLAIN for x in (query, key, value)):
+        return table().serve(options, query, key, value, scale)[1]
+    return plain_attention(
+        query, key, value, options.is_causal, scale, options.enable_gqa, DENSE, options.patterns, options.memory_limit
+    )
 
 
 @torch.library.custom_op("autotune::attention", mutates_args=())

@@ -6,9 +6,9 @@ import torch
 
 from autotune.binding import Asked
 from autotune.call import DENSE
+from autotune.current import table
 from autotune.decision import Decision
 from autotune.environment import resolve_device
-from autotune.runtime import table
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 

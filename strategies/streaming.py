@@ -104,7 +104,7 @@ def attend_streamed(
         Shape (B, Hq, Lq, D), the dtype of query.
 
     Raises:
-        UnsupportedError: gradients are wanted.
+        UnsupportedError: gradients are wanted, or a CUDA graph is being captured.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
         raise UnsupportedError("keys and values in the host's memory get no gradients; detach all three tensors")

@@ -38,8 +38,8 @@ def floor_of(module):
     return parts[1] if len(parts) > 1 and parts[1] in ("strategies", "db", "reports") else "autotune"
 
 
-def imports_of(path, *, everywhere=True):
-    """Full names of what a file imports; without ``everywhere`` only what importing the file imports."""
+def imports_of(path, *, for_types=True):
+    """Full names of what a file imports, anywhere in it; without ``for_types`` only what running it may import."""
     module = module_name(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
 
@@ -54,7 +54,7 @@ def imports_of(path, *, everywhere=True):
                     base = ".".join([*above, *filter(None, [base])])
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in child.names if f"{base}.{alias.name}" in FILES)
-            elif everywhere or not (isinstance(child, ast.FunctionDef) or _only_for_types(child)):
+            elif for_types or not _only_for_types(child):
                 yield from visit(child)
 
     return set(visit(ast.parse(path.read_text(encoding="utf-8"))))
@@ -96,7 +96,7 @@ def test_imports_name_files_by_their_full_name(module):
 
 def test_no_import_goes_in_a_circle():
     graph = {
-        module: {name for name in imports_of(path, everywhere=False) if name in FILES and name != module}
+        module: {name for name in imports_of(path, for_types=False) if name in FILES and name != module}
         for module, path in FILES.items()
     }
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle

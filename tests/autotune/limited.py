@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import autotune
-from autotune import Config, Dense, Dilated, LocalWindow, Problem, runtime
+from autotune import Config, Dense, Dilated, LocalWindow, Problem, current
 from autotune.binding import FREE_MEMORY_SHARE
 from autotune.db.records import Measurement, Status
 from autotune.db.store import Store
@@ -101,7 +101,7 @@ def attempt(cell, measurements, limit_bytes):
     options = {"is_causal": problem.causal, "enable_gqa": problem.group_size > 1, "pattern": pattern}
     room = FREE_MEMORY_SHARE * limit_bytes
     fitting = {config: m.time_ms for config, m in measurements.items() if m.peak_memory_bytes <= room}
-    runtime.reload()
+    current.reload()
     tiny = torch.zeros(1, 1, 4, 8)
     autotune.attention(tiny, tiny, tiny)  # reads the database before the limit
     torch.randn(8)

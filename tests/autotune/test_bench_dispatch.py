@@ -1,10 +1,12 @@
 """The time added to a call is measured, printed and held to its limits."""
 
+import threading
+from functools import partial
 from unittest import mock
 
 import pytest
 
-from autotune import bench_dispatch, runtime
+from autotune import bench_dispatch, current
 from autotune.bench_dispatch import Added, added_time, run_dispatch
 
 from .command_line import refused, run
@@ -36,7 +38,25 @@ def test_what_fails_on_the_way_leaves_no_table_in_which_nothing_serves(monkeypat
     monkeypatch.setattr(bench_dispatch, "Thread", mock.Mock(return_value=mock.Mock(start=interrupt)))
     with pytest.raises(KeyboardInterrupt):
         added_time(1, calls=10)
-    assert runtime.table().calls == {}
+    assert current.table().calls == {}
+
+
+def test_where_a_thread_cannot_be_started_none_waits_for_it(monkeypatch):
+    started = []
+
+    class Scarce(threading.Thread):
+        def start(self):
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(bench_dispatch, "Thread", partial(Scarce, daemon=True))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        added_time(4, calls=10)
+    for thread in started:
+        thread.join(10)
+    assert [thread.is_alive() for thread in started] == [False, False]
 
 
 def test_the_limits_decide_the_exit_code(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, LocalWindow, binding, graphs, knowledge, runtime
+from autotune import Config, LocalWindow, binding, current, graphs, knowledge
 from autotune import bound as bound_module
 from autotune.bound import Bound, OutdatedError
 from autotune.db.store import Store
@@ -29,9 +29,9 @@ DYNAMIC = Config.of("sdpa", backend="auto", compile="default", dynamic=True)
 @pytest.fixture
 def database(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
-    runtime.reload()
+    current.reload()
     yield tmp_path / "t.db"
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture(name="tensors")
@@ -105,7 +105,7 @@ def test_nothing_compiles_while_a_cuda_graph_is_captured(database, tensors, monk
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_what_is_compiled_asks_again_while_a_cuda_graph_is_captured(database, monkeypatch, mode):
-    table, called = runtime.table(), []
+    table, called = current.table(), []
     config = Config.of("sdpa", backend="auto", compile=mode, dynamic=False)
     decision = replace(table.bind(ASKED, *tensors()).decision, config=config)
     bound = Bound(decision, lambda *operands, scale: called.append(config), CPU)
@@ -119,7 +119,7 @@ def test_what_is_compiled_asks_again_while_a_cuda_graph_is_captured(database, mo
         monkeypatch.setattr(module, "capturing", lambda: True)
     with pytest.raises(OutdatedError) as caught:
         entry(*tensors())
-    table.withdraw("call", entry, caught.value)
+    table.withdraw("call", entry, decision.problem, caught.value)
     assert "call" not in table.calls
     hindrance = table._hindrance(bound.implementation, True)
     assert hindrance is None if mode == "default" else "replays a CUDA graph of its own" in hindrance
@@ -177,7 +177,7 @@ def test_threads_that_decide_the_same_at_once_share_one_callable(database, faili
     choose = Selector.choose
     monkeypatch.setattr(Selector, "choose", lambda *a, **k: both.wait() is not None and choose(*a, **k))
     with ThreadPoolExecutor(2) as pool:
-        bound = [pool.submit(runtime.table().bind, ASKED, *tensors()) for _ in range(2)]
+        bound = [pool.submit(current.table().bind, ASKED, *tensors()) for _ in range(2)]
         first, second = (one.result() for one in bound)
     assert first.attend is second.attend
 
@@ -207,7 +207,7 @@ def test_a_remembered_call_asks_nobody(database, tensors, monkeypatch):
     autotune.attention(*tensors)
     with monkeypatch.context() as nobody:
         nobody.setattr(binding.Table, "bind", None)
-        nobody.setattr(runtime.table(), "_lock", None)
+        nobody.setattr(current.table(), "_lock", None)
         autotune.attention(*tensors)
 
 

@@ -7,10 +7,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Dilated, call, runtime
+from autotune import Config, Dilated, bound, call, current, graphs
 from autotune.strategies.errors import ProblemError, UnsupportedError
 
-from .ladder import PROBLEM, tensors
+from .ladder import DENSE, MATH, PROBLEM, RING, ladder, tensors
+from .records import MIB, fill, ok
 
 CPU, FIRST, SECOND = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarning")
@@ -20,9 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarn
 def untuned(tmp_path, monkeypatch):
     """Nothing is known."""
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
-    runtime.reload()
+    current.reload()
     yield
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture
@@ -58,6 +59,26 @@ def test_keys_in_the_hosts_memory_are_served_by_the_ring():
 
 
 @pytest.mark.usefixtures("host")
+def test_while_a_cuda_graph_is_captured_keys_in_the_hosts_memory_are_refused_and_nothing_is_learnt(
+    tmp_path, monkeypatch
+):
+    problem, faster = replace(PROBLEM, kv_home="host"), Config.of("ring", chunk_size=16, compile="off", query_block=0)
+    fill(tmp_path / "t.db", [(problem, DENSE, config, ok(ms)) for config, ms in ((RING, 2.0), (faster, 1.0))])
+    inputs = tensors()
+    out = autotune.attention(*inputs)
+    for options in ({}, {"memory_limit": MIB}):  # remembered, and new
+        with monkeypatch.context() as captured:
+            for module in (bound, graphs):
+                captured.setattr(module, "capturing", lambda: True)
+            with pytest.raises(UnsupportedError, match=r"no CUDA graph can capture keys .*; move them to the GPU"):
+                autotune.attention(*inputs, **options)
+        decision = autotune.explain(*inputs, **options)
+        assert (decision.config, decision.source) == (faster, "measured")
+        assert [one.config for one in decision.rejected if "failed here" in one.reason] == []
+        assert torch.equal(autotune.attention(*inputs, **options), out)
+
+
+@pytest.mark.usefixtures("host")
 def test_what_cannot_be_streamed_is_refused_with_its_reason():
     query, key, value = tensors()
     with pytest.raises(UnsupportedError, match="forward only"):
@@ -70,11 +91,30 @@ def test_what_cannot_be_streamed_is_refused_with_its_reason():
         autotune.explain(query, key.detach(), value, torch.ones(64, 64, dtype=torch.bool))
 
 
-@pytest.mark.usefixtures("untuned")
-def test_a_call_with_keys_elsewhere_fails_alone():
+@pytest.fixture
+def tuned(untuned, tmp_path):
+    """Another configuration than the default is known to be the fastest."""
+    ladder(tmp_path / "t.db")
+
+
+@pytest.mark.usefixtures("tuned")
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        lambda key, value: (key.to("meta"), value),
+        lambda key, value: (key, value.to("meta")),
+        lambda key, value: (key.to("meta"), value.to("meta")),
+        lambda key, value: (key.to_sparse(), value),
+        lambda key, value: (key, value.to_sparse()),
+    ],
+    ids=["meta_key", "meta_value", "meta", "sparse_key", "sparse_value"],
+)
+def test_a_call_with_other_keys_fails_alone(elsewhere):
     query, key, value = tensors()
     out = autotune.attention(query, key, value)
-    for elsewhere in ((key.to("meta"), value), (key, value.to("meta"))):
-        with pytest.raises(RuntimeError):
-            autotune.attention(query, *elsewhere)
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ProblemError)):
+            autotune.attention(query, *elsewhere(key, value))
         assert torch.equal(autotune.attention(query, key, value), out)
+        decision = autotune.explain(query, key, value)
+        assert (decision.config, decision.source) == (MATH, "measured")

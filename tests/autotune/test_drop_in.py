@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, Problem, runtime
+from autotune import Config, Dense, Problem, current, runtime
 from autotune.strategies.problem import DTYPE_NAMES
 
 from .records import fill, ok
@@ -38,9 +38,9 @@ def database(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("AUTOTUNE_DB", str(path))
-        runtime.reload()
+        current.reload()
         yield path
-    runtime.reload()
+    current.reload()
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Dense, binding, runtime
+from autotune import Dense, binding, current
 from autotune.decision import NothingFitsError
 from autotune.knowledge import AutotuneWarning
 from autotune.strategies.errors import UnsupportedError
 
-from .ladder import AUTO, MATH, OOM, RING, ladder, plant, uncompiled
+from .ladder import AUTO, MATH, OOM, PROBLEM, RING, ladder, plant, uncompiled
 from .ladder import tensors as make_tensors
 from .records import MIB
 
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::autotune.knowledge.AutotuneWarn
 def database(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
     ladder(tmp_path / "t.db")
-    runtime.reload()
+    current.reload()
     yield
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture
@@ -71,9 +71,9 @@ def frugal(tmp_path, monkeypatch):
     """What is measured needs less than the estimate of anything else."""
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "frugal.db"))
     ladder(tmp_path / "frugal.db", unit_mib=1 / 1024)
-    runtime.reload()
+    current.reload()
     yield
-    runtime.reload()
+    current.reload()
 
 
 def test_only_where_nothing_fits_the_caller_sees_an_error_that_names_the_smallest_need(frugal, tensors, failing):
@@ -144,23 +144,23 @@ def test_nothing_faster_is_waited_for_where_the_caller_set_the_limit(database, t
 
 def _entries(tensors, **options):
     autotune.attention(*tensors, **options)
-    return runtime.table().calls.values()
+    return current.table().calls.values()
 
 
 def test_a_late_failure_is_not_blamed_on_the_successor(database, tensors, failing):
     autotune.attention(*tensors)
-    table = runtime.table()
+    table = current.table()
     ((call, attend),) = table.calls.items()
-    table.withdraw(call, attend, RuntimeError(OOM))
+    table.withdraw(call, attend, PROBLEM, RuntimeError(OOM))
     autotune.attention(*tensors)
-    table.withdraw(call, attend, RuntimeError(OOM))  # of another thread, that was still at it
+    table.withdraw(call, attend, PROBLEM, RuntimeError(OOM))  # of another thread, that was still at it
     assert autotune.explain(*tensors).config == RING
     assert autotune.attention(*tensors) is not None
     assert failing[1] == [MATH, RING, RING]
 
 
 def test_a_ceiling_never_rises(database, tensors, failing):
-    table = runtime.table()
+    table = current.table()
     first, second = (table.bind(ASKED, *tensors) for _ in range(2))
     table._learn(first, RuntimeError(OOM))
     third = table.bind(ASKED, *tensors)

@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, Problem, runtime
-from autotune.graphs import GRAPHS_PER_CONFIG
+from autotune import Config, Dense, Problem, current
+from autotune.graphs import GRAPHS_PER_CONFIG, distinct
 from autotune.strategies.catalog import build
 
 from .records import fill, ok
@@ -58,10 +58,10 @@ def measured(tmp_path, monkeypatch):
     def measure(config, problem=PROBLEM):
         monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / f"{config.id}.db"))
         fill(tmp_path / f"{config.id}.db", [(problem, DENSE, config, ok(1.0)), (problem, DENSE, OFF, ok(2.0))])
-        runtime.reload()
+        current.reload()
 
     yield measure
-    runtime.reload()
+    current.reload()
 
 
 def graphs():
@@ -106,7 +106,7 @@ def test_limits_and_ranks_share_one_graph(measured):
     check(x[0])
     check(x, enable_gqa=True)
     assert graphs() == 1
-    runtime.reload()
+    current.reload()
     check(x)
     assert graphs() == 1
 
@@ -179,7 +179,7 @@ def test_what_served_before_the_warm_up_does_not_go_on(measured):
 @contextmanager
 def counting():
     """Which configurations the entries of the table stand for, as they are called."""
-    table, called = runtime.table(), []
+    table, called = current.table(), []
     for call, attend in list(table.calls.items()):
         config = table._bound[call].decision.config
 
@@ -196,6 +196,18 @@ def test_more_than_the_graphs_suffice_for_is_told(measured):
     problems = [Problem.self_attention(length, heads=2, head_dim=8) for length in range(40, 46)]
     assert [one.config for one in autotune.warmup(problems)] == [STATIC] * 4 + [OFF] * 2
     assert graphs() == GRAPHS_PER_CONFIG
+
+
+@pytest.mark.parametrize("passed", ["xxx", "qkk", "xkx", "xxv", "qkv"])
+def test_a_callable_that_is_compiled_is_given_three_tensors_of_the_same_numbers(passed):
+    made = {name: torch.randn(1, 2, 5, 8) for name in "xqkv"}
+    operands, seen = [made[name] for name in passed], []
+    distinct(lambda *three, scale: seen.append((three, scale)))(*operands, scale=0.3)
+    ((three, scale),) = seen
+    assert len({id(x) for x in three}) == 3
+    assert all(torch.equal(mine, given) for mine, given in zip(three, operands, strict=True))
+    assert [x.data_ptr() for x in three] == [x.data_ptr() for x in operands]
+    assert scale == 0.3
 
 
 def test_the_current_device_is_warmed_up(monkeypatch):

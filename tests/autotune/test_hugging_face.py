@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import autotune
-from autotune import Config, Dense, Problem, hugging_face, runtime
+from autotune import Config, Dense, Problem, current, hugging_face
 from autotune.hugging_face import IMPLEMENTATIONS, model_attention
 from autotune.strategies.errors import AutotuneError, PatternError, UnsupportedError
 
@@ -22,10 +22,10 @@ def database(tmp_path_factory):
     fill(path, [(problem, Dense(), RING, ok(1.0)) for problem in problems])
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("AUTOTUNE_DB", str(path))
-        runtime.reload()
+        current.reload()
         autotune.register_transformers()
         yield
-    runtime.reload()
+    current.reload()
 
 
 def llama(implementation):
@@ -60,7 +60,7 @@ def test_logits(models, tokens, padded):
 
 def test_the_tuned_configuration_ran(models, tokens):
     models[0](tokens)
-    decisions = [bound.decision for bound in runtime.table()._bound.values()]
+    decisions = [bound.decision for bound in current.table()._bound.values()]
     assert RING in [decision.config for decision in decisions]
 
 
@@ -148,8 +148,8 @@ def test_a_compiled_model_with_another_function(tokens, name):
 def test_replacing_torchs_function_serves_a_whole_model(models, tokens):
     _, torchs = models
     expected = torchs(tokens).logits
-    before = len(runtime.table().calls)
+    before = len(current.table().calls)
     with autotune.replace_sdpa():
         actual = torchs(tokens[:, :23]).logits
-    assert len(runtime.table().calls) > before
+    assert len(current.table().calls) > before
     assert torch.allclose(actual, expected[:, :23], atol=1e-5)

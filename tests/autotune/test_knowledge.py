@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, LocalWindow, Problem, runtime
+from autotune import Config, Dense, LocalWindow, Problem, current
 from autotune.db.store import Store
 from autotune.knowledge import AutotuneWarning
 
@@ -29,9 +29,9 @@ def database(tmp_path, monkeypatch):
     window = Config.of("block_sparse", compile="off")
     fill(path, [(PROBLEM, DENSE, RING, ok(1.0)), (PROBLEM, WINDOW, window, ok(1.0))])
     monkeypatch.setenv("AUTOTUNE_DB", str(path))
-    runtime.reload()
+    current.reload()
     yield path
-    runtime.reload()
+    current.reload()
 
 
 def change(path, statement, *values):

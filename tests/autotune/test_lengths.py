@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, LocalWindow, Problem, runtime
+from autotune import Config, Dense, LocalWindow, Problem, current
 
 from .records import fill, ok
 
@@ -37,9 +37,9 @@ def database(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_DB", str(path))
     torch.compiler.reset()
     counters.clear()
-    runtime.reload()
+    current.reload()
     yield path
-    runtime.reload()
+    current.reload()
     torch.compiler.reset()
 
 

@@ -10,16 +10,17 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import Config, Dense, Dilated, LocalWindow, Problem, binding, runtime
+from autotune import Config, Dense, Dilated, LocalWindow, Problem, binding, current
 from autotune.db.records import Status
 from autotune.db.store import Store
 from autotune.decision import NothingFitsError
 from autotune.environment import environment_of
 from autotune.knowledge import AutotuneWarning
 from autotune.selector import Selector
-from autotune.strategies.catalog import default_config
+from autotune.strategies.catalog import default_config, supported
 from autotune.strategies.errors import AutotuneError, PatternError, ProblemError, UnsupportedError
 from autotune.strategies.reference import reference_rows
+from autotune.units import format_bytes
 
 from .records import CPU, MIB, failed, fill, ok
 
@@ -47,9 +48,9 @@ def database(tmp_path, monkeypatch):
     """The path of a database that does not exist yet, and that `attention` reads."""
     path = tmp_path / "t.db"
     monkeypatch.setenv("AUTOTUNE_DB", str(path))
-    runtime.reload()
+    current.reload()
     yield path
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture
@@ -174,12 +175,27 @@ def test_of_the_accepted_functions_the_fastest_that_fits_runs(contest, ran, limi
         assert any(one.pattern == pattern and "needs" in one.text for one in decision.rejected)
 
 
-def test_a_limit_that_nothing_meets_names_the_smallest_need(contest):
-    query, key, value = tensors(SMALL)
-    with pytest.raises(NothingFitsError, match=r"memory limit is 1\.00 KiB.* needs .*KiB; raise the limit"):
-        autotune.attention(query, key, value, accept=PATTERNS, memory_limit=1024)
-    with pytest.raises(MemoryError, match="raise the limit"):
-        autotune.attention(query, key, value, accept=[WINDOW, DILATED], memory_limit=1024)
+@pytest.mark.parametrize(
+    "patterns", [PATTERNS, (WINDOW, DILATED), (DENSE,)], ids=["all", "without_dense", "dense_only"]
+)
+def test_a_limit_that_nothing_meets_names_the_smallest_need(contest, patterns):
+    needs = [
+        strategy.memory_bytes(SMALL, pattern, config)
+        for pattern in patterns
+        for strategy in supported(SMALL, pattern).values()
+        for config in _untried(strategy.space(SMALL, pattern), DEFAULTS[pattern])
+    ]
+    with pytest.raises(NothingFitsError) as caught:
+        autotune.attention(*tensors(SMALL), accept=patterns, memory_limit=1024)
+    assert str(caught.value).startswith("memory limit is 1.00 KiB")
+    assert f" needs {format_bytes(min(needs))}; raise the limit" in str(caught.value)
+    assert isinstance(caught.value, MemoryError)
+
+
+def _untried(space, measured):
+    """What of a strategy may run unmeasured: what needs no compiler, and its default."""
+    plain = [config for config in space if config.string("compile", "off") == "off"]
+    return {*plain, space.default} - {measured}
 
 
 def test_a_limit_of_nothing_is_a_limit(contest):
@@ -227,7 +243,7 @@ def test_what_is_tuned_later_is_seen_after_a_reload_and_not_before(database):
     assert autotune.explain(query, key, value).source == "default"
     fill(database, both(DENSE))
     assert autotune.explain(query, key, value).source == "default"
-    runtime.reload()
+    current.reload()
     assert autotune.explain(query, key, value).config == BEST[DENSE]
 
 

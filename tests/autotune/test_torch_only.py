@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import autotune
-from autotune import runtime
+from autotune import binding, current
 from autotune.decision import NothingFitsError
 
 from .ladder import MATH, ladder, plant, tensors
@@ -32,9 +32,9 @@ def called(tmp_path, monkeypatch):
     """The configurations that strategies were called with."""
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
     ladder(tmp_path / "t.db")
-    runtime.reload()
+    current.reload()
     yield plant(monkeypatch)[1]
-    runtime.reload()
+    current.reload()
 
 
 @pytest.mark.parametrize("position", [0, 1, 2], ids=["query", "key", "value"])
@@ -50,13 +50,22 @@ def test_a_tensor_of_another_kind_neither_finds_nor_leaves_the_entry_of_a_plain_
         assert called == ([] if call is mixed else [MATH])
 
 
+def test_a_tensor_of_another_kind_is_torchs_also_inside_a_transform(called):
+    plain, mixed = tensors(), tensors()
+    mixed[0] = mixed[0].as_subclass(Marked)
+    for call in (plain, mixed, plain):
+        called.clear()
+        torch.vmap(autotune.attention)(*(x[None] for x in call))
+        assert called == ([] if call is mixed else [MATH])
+
+
 def test_a_parameter_is_served_from_the_table(called, monkeypatch):
     query, key, value = tensors()
     query = torch.nn.Parameter(query)
     out = autotune.attention(query, key, value)
-    assert len(runtime.table().calls) == 1
+    assert len(current.table().calls) == 1
     with monkeypatch.context() as nobody:
-        nobody.setattr(runtime.Table, "bind", None)
+        nobody.setattr(binding.Table, "bind", None)
         assert torch.equal(autotune.attention(query, key, value), out)
     out.sum().backward()
     assert query.grad is not None
@@ -72,15 +81,13 @@ def test_grouped_heads_of_which_key_and_value_have_different_numbers(heads):
     assert f"value with {heads[1]} heads beside key with {heads[0]}" in reason
 
 
-MASK = torch.ones(64, 64, dtype=torch.bool)
-
-
-@pytest.mark.parametrize("options", [{"attn_mask": MASK}, {"dropout_p": 0.5}], ids=["mask", "dropout"])
-@pytest.mark.parametrize("call", [autotune.attention, autotune.explain], ids=["attention", "explain"])
-def test_a_memory_limit_holds_with_masks_and_dropout(options, call):
-    call(*tensors(), **options, memory_limit=MIB)
-    with pytest.raises(NothingFitsError, match=r"memory limit is 100 B, but torch's own attention needs .*estimated"):
-        call(*tensors(), **options, memory_limit=100)
+@pytest.mark.parametrize("scalars", [(0, 1, 2), (0,), (1, 2), (2,)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"memory_limit": MIB}], ids=["free", "limited"])
+def test_of_tensors_without_dimensions_torch_says_what_it_expects(scalars, options):
+    call = [torch.tensor(1.0) if index in scalars else x for index, x in enumerate(tensors())]
+    with pytest.raises(RuntimeError, match="at least 2 dimensional"):
+        autotune.attention(*call, **options)
+    assert "0 dimensions" in autotune.explain(*call).reason
 
 
 def test_a_memory_limit_holds_for_shapes_that_only_torch_takes():
@@ -89,12 +96,3 @@ def test_a_memory_limit_holds_for_shapes_that_only_torch_takes():
     assert autotune.attention(query, key, value, memory_limit=MIB).shape == (1, 2, 64, 5)
     with pytest.raises(NothingFitsError, match="the output alone"):
         autotune.attention(query, key, value, memory_limit=100)
-
-
-def test_explain_tells_what_a_mask_or_dropout_needs():
-    masked = autotune.explain(*tensors(), attn_mask=MASK)
-    dropped = autotune.explain(*tensors(), dropout_p=0.5)
-    output, scores = 2 * 64 * 8 * 4, 2 * 64 * 64 * 4
-    assert output < masked.predicted_memory_bytes
-    assert output + scores < dropped.predicted_memory_bytes
-    assert "(estimated)" in masked.text

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 import autotune
-from autotune import Config, Dense, LocalWindow, Problem, runtime
+from autotune import Config, Dense, LocalWindow, Problem, current
 
 from .records import fill, ok
 
@@ -22,9 +22,9 @@ def database(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "t.db"))
     problems = [Problem.self_attention(40, direction=direction) for direction in ("forward", "training")]
     fill(tmp_path / "t.db", [(problem, Dense(), RING, ok(1.0)) for problem in problems])
-    runtime.reload()
+    current.reload()
     yield
-    runtime.reload()
+    current.reload()
 
 
 @pytest.fixture
