@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from autotune.strategies.errors import ProblemError
 from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import Kernel
 from autotune.strategies.tile_schedule import QueryBlock, TileSchedule
@@ -63,7 +64,14 @@ def attend(
 
     Returns:
         Shape (B, Hq, Lq, D), the dtype of query.
+
+    Raises:
+        ProblemError: they are not on one device.
     """
+    if not query.device == key.device == value.device:  # the kernels do not look, and would return what lies there
+        raise ProblemError(
+            f"query is on {query.device}, key on {key.device} and value on {value.device}; move them to one device"
+        )
     query, scale = scaled(query, scale)
     key, value = dense_rows(key), dense_rows(value)
     result: torch.Tensor = _TileAttention.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
