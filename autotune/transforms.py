@@ -100,9 +100,10 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float
 
 @_forward.register_fake
 def _forward_shape(query: Tensor, key: Tensor, value: Tensor, asked: str, scale: float | None) -> Tensor:
-    common = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])  # type: ignore[no-untyped-call]
-    heads = query.shape[-3] if _parsed(asked).enable_gqa or key.shape[-3] == 1 else key.shape[-3]
-    return query.new_empty((*common, heads, query.shape[-2], value.shape[-1]))
+    grouped = _parsed(asked).enable_gqa  # whose heads do not broadcast
+    common = torch.broadcast_shapes(*(x.shape[: -3 if grouped else -2] for x in (query, key, value)))  # type: ignore[no-untyped-call]
+    heads = query.shape[-3:-2] if grouped else ()
+    return query.new_empty((*common, *heads, query.shape[-2], value.shape[-1]))
 
 
 @torch.library.custom_op("autotune::attention_backward", mutates_args=())

@@ -56,6 +56,24 @@ def test_in_a_compiled_model_without_a_graph_break(tensors, options):
 
 
 @pytest.mark.parametrize(
+    ("shapes", "options"),
+    [
+        (((7, 4), (9, 4), (9, 6)), {}),
+        (((7, 4), (3, 9, 4), (3, 9, 4)), {}),
+        (((3, 7, 4), (9, 4), (1, 9, 4)), {}),
+        (((2, 1, 3, 7, 4), (5, 1, 9, 4), (9, 4)), {}),
+        (((2, 6, 7, 4), (2, 3, 9, 4), (2, 3, 9, 4)), {"enable_gqa": True}),
+    ],
+    ids=["no_heads", "keys_have_heads", "queries_have_heads", "batches", "grouped"],
+)
+def test_a_compiled_call_broadcasts_as_torch_does(shapes, options):
+    tensors = [torch.randn(shape) for shape in shapes]
+    compiled = torch.compile(lambda *x: autotune.attention(*x, **options), fullgraph=True, backend="aot_eager")
+    expected = gradients(lambda *x: scaled_dot_product_attention(*x, **options), tensors)
+    close(gradients(compiled, tensors), expected)
+
+
+@pytest.mark.parametrize(
     "pattern_of",
     [
         lambda length: LocalWindow(0.6, block_size=8),
