@@ -114,7 +114,9 @@ def _backward(
     for name in ("AutogradFunctionality", "ADInplaceOrView"):  # an operator runs below autograd
         excluded = excluded.remove(getattr(torch._C.DispatchKey, name))
     included = torch._C._dispatch_tls_local_include_set()
-    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+    # Autocast had its say before the forward pass.
+    plain = torch.autocast(query.device.type, enabled=False)
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad(), plain:
         leaves = [x.detach().requires_grad_() for x in (query, key, value)]
         out = _attend(leaves[0], leaves[1], leaves[2], asked, scale)
         d_query, d_key, d_value = torch.autograd.grad(out, leaves, grad)

@@ -90,6 +90,18 @@ def test_a_compiled_model_may_make_its_pattern(tensors, pattern_of):
     close(gradients(compiled, tensors), gradients(model, tensors))
 
 
+def test_a_backward_pass_under_autocast_is_in_the_dtype_of_its_forward_pass(tensors):
+    def train(function):
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        out = function(*leaves)
+        with torch.autocast("cpu", torch.float16):
+            out.backward(torch.ones_like(out))
+        return [leaf.grad for leaf in leaves]
+
+    compiled = torch.compile(autotune.attention, fullgraph=True, backend="aot_eager")
+    close(train(compiled), train(scaled_dot_product_attention))
+
+
 def test_a_compiled_model_decides_at_each_length_with_one_graph():
     graphs = []
 
