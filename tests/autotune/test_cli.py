@@ -320,6 +320,7 @@ def test_show_on_a_machine_with_a_gpu_knows_its_processor_too(database, monkeypa
     assert "another device" not in shown
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_usable_database_and_says_how_to_resume(home):
     path = home / "t.db"
     lengths = ",".join(str(length) for length in range(64, 128))
