@@ -105,9 +105,11 @@ class Final:
         fastest_ms = min(times.values(), default=0.0)
         near = [config for config, time_ms in times.items() if time_ms <= fastest_ms * FINALIST_FACTOR]
         ranked = sorted(near, key=lambda config: (config not in self.defaults, times[config]))[:most]
-        rounds = [self._budget_s * 1e3 / round_ms for round_ms in accumulate(times[config] for config in ranked)]
-        count = max(2, sum(each >= ENOUGH_ROUNDS for each in rounds))
-        return ranked[:count] if rounds[1:] and rounds[1] >= LEAST_ROUNDS else []
+        budget_s, rounds_s = self._budget_s, [ms / 1e3 for ms in accumulate(times[config] for config in ranked)]
+        if rounds_s[1:] and (needed_s := LEAST_ROUNDS * rounds_s[1]) > budget_s:
+            self.observer.final_left_out(needed_s, budget_s)
+            return []
+        return ranked[: max(2, sum(ENOUGH_ROUNDS * round_s <= budget_s for round_s in rounds_s))]
 
     def _settle(self, raced: Mapping[Config, Measurement]) -> None:
         choice = best_config(raced, self.memory_limit_bytes, self.defaults, raced=True)

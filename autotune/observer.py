@@ -53,6 +53,9 @@ class Observer:
     def final_started(self, finalists: int) -> None:
         """The fastest few are timed again, in turn."""
 
+    def final_left_out(self, needed_s: float, left_s: float) -> None:
+        """The fastest two cannot be timed in turn often enough; medians of the search decide, for now."""
+
     def final_failed(self, finalists: int) -> None:
         """One of them crashed, hung or took too much while they were timed in turn."""
 

@@ -117,6 +117,14 @@ class Progress(Observer):
         self._final_since = self._final_since or self._since
         self._console.print(Text(f"    final: the fastest {finalists}, timed in turn"), soft_wrap=True)
 
+    def final_left_out(self, needed_s: float, left_s: float) -> None:
+        """Say why there is no race, and what would give it."""
+        text = (
+            f"    no final: timing the fastest two in turn takes {needed_s:.1f} s, and there are "
+            f"{max(0.0, left_s):.1f} s for it; a larger --effort or --budget, or the same command again, gives it more"
+        )
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
+
     def final_failed(self, finalists: int) -> None:
         """Say that the race gave nothing."""
         text = f"    final: the race of {finalists} failed; who runs by itself is timed by itself"

@@ -77,6 +77,9 @@ class Recorder(Observer):
     def final_started(self, finalists):
         self.events.append(("final", finalists))
 
+    def final_left_out(self, needed_s, left_s):
+        self.events.append(("left out", needed_s > left_s))
+
     def final_failed(self, finalists):
         self.events.append(("failed", finalists))
 

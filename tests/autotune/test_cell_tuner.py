@@ -366,7 +366,8 @@ def test_a_budget_too_short_for_the_final_leaves_it_to_a_longer_one(db, measure,
     measure.races |= {0: 4.0, 1: 3.0}
     with monkeypatch.context() as patch:
         patch.setattr("autotune.final.LEAST_ROUNDS", 1e9)
-        run(db)
+        run(db, observer=(recorder := Recorder()))
+    assert [event for event in recorder.events if event[0] == "left out"] == [("left out", True)]
     assert (measure.contests, choice(db).config) == ([], FIRST)
     (result,) = run(db)
     assert (len(measure.contests), result.best) == (1, SECOND)

@@ -107,6 +107,13 @@ def test_a_race_that_failed_is_told_and_all_finals_count_for_the_time(progress, 
     assert progress._final_since == since
 
 
+def test_a_final_that_is_left_out_is_told_with_what_would_give_it(progress, screen):
+    progress.cell_started(CELL, 1, 1, 2)
+    progress.final_left_out(12.34, -0.5)
+    line = "no final: timing the fastest two in turn takes 12.3 s, and there are 0.0 s for it; a larger --effort or"
+    assert line in screen.getvalue()
+
+
 def test_nothing_live_is_drawn_where_there_is_no_terminal(progress, screen):
     progress.candidate_started(AUTO)
     assert screen.getvalue() == ""
