@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import ClassVar
+from threading import Lock
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,8 +23,11 @@ BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
 }
+MATH = "math"
+
+# `sdpa_kernel` sets flags of the whole process and puts back what it found: by turns, or they would stay set.
+_FLAGS = Lock()
 
 
 class Sdpa(Strategy):
@@ -37,12 +41,12 @@ class Sdpa(Strategy):
 
     def space(self, problem: Problem, pattern: Pattern) -> Space:
         """Backends of the device; on the CPU torch's own choice is flash."""
-        backends = ("auto", "math") if problem.device == "cpu" else ("auto", *_cuda_backends(problem))
+        backends = ("auto", MATH) if problem.device == "cpu" else ("auto", *_cuda_backends(problem))
         return Space(self.name, (Choice("backend", backends), *compile_choices(problem)))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output and log-sum-exp, the kernel's buffers; gradients when training; with ``math`` the scores."""
-        if config.string("backend", "auto") == "math":
+        if config.string("backend", "auto") == MATH:
             return _math_bytes(problem)
         results = problem.output_bytes + 4 * problem.batch * problem.heads * problem.query_len
         forward = results + forward_buffers(problem, problem.query_len, problem.kv_len)
@@ -61,7 +65,15 @@ class Sdpa(Strategy):
 @lru_cache
 def _bound(config: Config) -> Callable[..., torch.Tensor]:
     """One callable for every problem: torch then counts, and bounds, all graphs of a configuration together."""
-    return compiled(_attention(config.string("backend", "auto")), config)
+    backend = config.string("backend", "auto")
+    attention = compiled(_attention(backend), config)
+    return partial(_by_turns, attention) if backend in BACKENDS else attention
+
+
+def _by_turns(attention: Callable[..., torch.Tensor], *tensors: torch.Tensor, **options: Any) -> torch.Tensor:
+    """One thread at a time; not in what is compiled, which knows no locks."""
+    with _FLAGS:
+        return attention(*tensors, **options)
 
 
 def _math_bytes(problem: Problem) -> int:
@@ -79,15 +91,17 @@ def _math_bytes(problem: Problem) -> int:
 def _cuda_backends(problem: Problem) -> tuple[str, ...]:
     """The backends that the device has for a dtype."""
     half = problem.dtype in ("float16", "bfloat16") and cuda_capability() >= (8, 0)
-    return tuple(BACKENDS) if half else ("efficient", "math")
+    return (*BACKENDS, MATH) if half else ("efficient", MATH)
 
 
 def _attention(backend: str) -> Callable[..., torch.Tensor]:
     """Torch's function on a backend; a function of its own, not a partial, as `compiled` wants it."""
     if backend == "auto":
         return _dense
+    if backend == MATH:
+        return _math
     if backend not in BACKENDS:
-        raise ConfigError(f"backend is {backend!r}, but must be one of {', '.join(('auto', *BACKENDS))}")
+        raise ConfigError(f"backend is {backend!r}, but must be one of {', '.join(('auto', *BACKENDS, MATH))}")
 
     def dense_on_backend(
         query: torch.Tensor,
@@ -113,6 +127,27 @@ def _dense(
     grouped: bool,
     scale: float | None = None,
 ) -> torch.Tensor:
-    if scale is not None and scale <= 0:  # kernels multiply masked scores, -inf, by the scale
-        query, scale = query * scale, 1.0
+    query, scale = _scaled(query, scale)
     return scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def _math(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    causal: bool,
+    grouped: bool,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """The one backend with an operator that takes whatever torch's function takes: no flags are needed."""
+    query, scale = _scaled(query, scale)
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_attention_math(
+        query, key, value, None, 0.0, causal, None, scale=scale, enable_gqa=grouped
+    )[0]
+    return out
+
+
+def _scaled(query: torch.Tensor, scale: float | None) -> tuple[torch.Tensor, float | None]:
+    """The query and a scale above 0: kernels multiply masked scores, -inf, by it."""
+    return (query, scale) if scale is None or scale > 0 else (query * scale, 1.0)
