@@ -14,6 +14,7 @@ from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.flash_buffers import backward_buffers, forward_buffers
 from autotune.strategies.kernels import cuda_capability
+from autotune.strategies.one_device import require_one_device
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
@@ -141,6 +142,7 @@ def _math(
     scale: float | None = None,
 ) -> torch.Tensor:
     """The one backend with an operator that takes whatever torch's function takes: no flags are needed."""
+    require_one_device(query, key, value)
     query, scale = _scaled(query, scale)
     out: torch.Tensor = torch.ops.aten._scaled_dot_product_attention_math(
         query, key, value, None, 0.0, causal, None, scale=scale, enable_gqa=grouped

@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from autotune.strategies.errors import ProblemError
 from autotune.strategies.gathers import Gather
 from autotune.strategies.kernels import Kernel
+from autotune.strategies.one_device import require_one_device
 from autotune.strategies.tile_schedule import QueryBlock, TileSchedule
 from autotune.strategies.tiles import Span, Tile
 
@@ -68,10 +68,7 @@ def attend(
     Raises:
         ProblemError: they are not on one device.
     """
-    if not query.device == key.device == value.device:  # the kernels do not look, and would return what lies there
-        raise ProblemError(
-            f"query is on {query.device}, key on {key.device} and value on {value.device}; move them to one device"
-        )
+    require_one_device(query, key, value)
     query, scale = scaled(query, scale)
     key, value = dense_rows(key), dense_rows(value)
     result: torch.Tensor = _TileAttention.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
