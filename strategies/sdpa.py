@@ -13,7 +13,7 @@ from autotune.strategies.compiling import compile_choices, compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
 from autotune.strategies.flash_buffers import backward_buffers, forward_buffers
-from autotune.strategies.kernels import cuda_capability
+from autotune.strategies.kernel_choice import cuda_capability
 from autotune.strategies.one_device import require_one_device
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.problem import Problem

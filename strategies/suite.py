@@ -15,10 +15,12 @@ TUNED = "tuned"  # the name of what a search decided on
 def configured(strategy: str, problem: Problem, pattern: Pattern, **params: Value) -> Config:
     """A strategy's default but for some parameters; it names every choice, and so is what a search calls it.
 
-    Kernels differ by machine, and a report may be made on another; where none is named, the preferred one runs.
+    GPUs differ in their kernels, and a report may be made on another; where none is named, the preferred one runs.
     """
-    default = STRATEGIES[strategy].space(problem, pattern).default
-    return Config.of(strategy, **{name: value for name, value in default.params if name != "kernel"} | params)
+    space = STRATEGIES[strategy].space(problem, pattern)
+    config = space.choose(lambda name, values: params.get(name, values[0])) or space.default
+    unnamed = () if problem.device == "cpu" else ("kernel",)
+    return Config.of(strategy, **{name: value for name, value in config.params if name not in unnamed} | params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

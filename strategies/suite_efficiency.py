@@ -2,9 +2,12 @@
 
 from functools import partial
 
+from autotune.strategies.config import Config, Value
+from autotune.strategies.lanes import LANES
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
 from autotune.strategies.pattern_dilated import Dilated
+from autotune.strategies.problem import Problem
 from autotune.strategies.suite import TUNED, Implementation, Reference, Series, Suite, configured
 
 LONG = Dilated((2048, 4096, 8192), (1, 2, 4))
@@ -18,6 +21,19 @@ def _strategy(name: str, definition: str, patterns: tuple[Pattern, ...]) -> Impl
         definition=f"{definition} The strategy's default configuration.",
         serves=lambda pattern: pattern in patterns,
         config=partial(configured, name),
+        names_function=False,
+    )
+
+
+def _on_lanes(strategy: str, patterns: tuple[Pattern, ...], **params: Value) -> Implementation:
+    def config(problem: Problem, pattern: Pattern) -> Config | None:
+        return configured(strategy, problem, pattern, kernel=LANES, **params) if problem.device == "cpu" else None
+
+    return Implementation(
+        name=f"{strategy}_{LANES}",
+        definition=f"The same as {strategy}, on autotune's own kernel for CPUs, compiled on the machine.",
+        serves=lambda pattern: pattern in patterns,
+        config=config,
         names_function=False,
     )
 
@@ -37,6 +53,8 @@ EFFICIENCY = Suite(
         _strategy("dilated", "Dilated attention branch by branch, as dense tiles on strided views.", (LONG, SHORT)),
         _strategy("ring", "The same, keys and values visited in chunks.", (LONG, SHORT)),
         _strategy("block_sparse", "Block-sparse attention as dense tiles, a run of key blocks at a time.", WINDOWS),
+        _on_lanes("dilated", (LONG, SHORT)),
+        _on_lanes("block_sparse", WINDOWS, query_tile=0),
         # Not for dilated patterns, in whose masks a CPU spends a hundred times as long.
         _strategy("flex", "FlexAttention, compiled, with a block mask that is built directly.", WINDOWS),
         Implementation(

@@ -19,6 +19,7 @@ from autotune.strategies.tile_schedule import QueryBlock, TileSchedule
 from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+Fold = Callable[[Tile, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], None]
 Part = tuple[QueryBlock, torch.Tensor, torch.Tensor]  # some tiles of a block, and the key and value they are views of
 
 
@@ -36,13 +37,37 @@ def merge_rows(total: torch.Tensor, total_lse: torch.Tensor, out: torch.Tensor, 
     total_lse.copy_(torch.logaddexp(total_lse, lse))
 
 
+def merging(kernel: Kernel, merge: Merge = merge_rows) -> Fold:
+    """How a kernel that returns partial results folds those of a tile into its rows: see `CpuLanes.fold`."""
+
+    def fold(
+        tile: Tile,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        total: torch.Tensor,
+        total_lse: torch.Tensor,
+        scale: float,
+    ) -> None:
+        out, lse = kernel.forward(query, key, value, tile.causal, scale)
+        if tile.multiplicity > 1:
+            lse = lse + math.log(tile.multiplicity)
+        if tile.fresh:
+            total.copy_(out)
+            total_lse.copy_(lse)
+        else:
+            merge(total, total_lse, out, lse)
+
+    return fold
+
+
 @dataclass(frozen=True)
 class TilePlan:
-    """What to run: the tiles, on which kernel, merged by what."""
+    """What to run: the tiles, what folds each into the result, and on which kernel to go back."""
 
     blocks: TileSchedule
     kernel: Kernel
-    merge: Merge = merge_rows
+    fold: Fold
     copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
 
     def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
@@ -125,7 +150,7 @@ def run_blocks(
     """Attention forward, block after block, each over the keys that it visits.
 
     Args:
-        plan: the kernel and the merge; its blocks are not looked at.
+        plan: what folds a tile; its blocks are not looked at.
         query: shape (B, Hq, Lq, D), as `scaled` gives it.
         blocks: every block of queries with what it does, one part after the other.
         scale: factor on the scores, above 0.
@@ -174,17 +199,10 @@ def _run(
             strict=True,
         )
         for index, (q, k, v, rows, rows_lse) in enumerate(views):
-            out, lse = plan.kernel.forward(q, k, v, tile.causal, scale)
-            if tile.multiplicity > 1:
-                lse = lse + math.log(tile.multiplicity)
-            if tile.fresh:
-                rows.copy_(out)
-                rows_lse.copy_(lse)
-            else:
-                plan.merge(rows, rows_lse, out, lse)
+            plan.fold(tile, q, k, v, rows, rows_lse, scale)
             where.write_back(total[:, tile.heads], index, rows)
             where.write_back(total_lse[:, tile.heads], index, rows_lse)
-            del q, k, v, rows, rows_lse, out, lse  # not beside those of the next tile
+            del q, k, v, rows, rows_lse  # not beside those of the next tile
 
 
 def _backward(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from autotune.strategies.flash_buffers import backward_buffers, forward_buffers
 from autotune.strategies.gathers import Gather
+from autotune.strategies.lanes import scratch_bytes
 from autotune.strategies.problem import Problem
 from autotune.strategies.tile_schedule import Cuts
 from autotune.strategies.tiles import Span, Tile
@@ -56,7 +57,7 @@ def _from_zero(span: Span | Gather) -> Span:
     return span.shifted(-span.start)
 
 
-def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, copies: bool) -> int:
+def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, *, copies: bool, folds: bool) -> int:
     """Peak of a call.
 
     Args:
@@ -64,12 +65,13 @@ def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, copies: bool) -> 
         sizes: of all tiles.
         cuts: where they are cut.
         copies: whether rows that lie apart are brought together before a kernel reads them.
+        folds: whether the kernel merges its results where they belong, instead of returning them.
     """
     calls = {_largest_call(size, problem, cuts, copies) for size in sizes.distinct}
     rows, item, wide = problem.batch * problem.heads * problem.query_len, problem.torch_dtype.itemsize, _wide(problem)
     results = problem.output_bytes + rows * wide
     sums = 0 if item == wide else problem.batch * problem.heads * cuts.queries * problem.head_dim * wide
-    forward = results + sums + max(call.forward_bytes(problem) for call in calls)
+    forward = results + sums + max(call.forward_bytes(problem, folds=folds) for call in calls)
     if not problem.training:
         return forward
     gradients = problem.output_bytes + problem.kv_bytes
@@ -92,12 +94,14 @@ class Call:
     merged_rows: int  # of the largest call that is no row's first
     held: int  # sets of copies: the loop over batch elements lets go of them late
 
-    def forward_bytes(self, problem: Problem) -> int:
+    def forward_bytes(self, problem: Problem, *, folds: bool) -> int:
         """Copies of operands, and either one that is made on the way, or results with what comes beside them."""
         rows, query_bytes = self.together * self.heads * self.rows, self._query_bytes(problem)
         item, wide = problem.torch_dtype.itemsize, _wide(problem)
         copies = self._key_copies(problem) + (query_bytes if self.copies_queries else 0)
         copies += rows * (problem.head_dim + 1) * wide if self.copies_sums else 0
+        if folds:
+            return self.held * copies + max(self._spreading(problem), scratch_bytes())
         buffers = forward_buffers(problem, self.rows, self.keys)
         widened = 0 if item == wide else problem.head_dim * wide
         merging = self.together * self.heads * self.merged_rows * (problem.head_dim * item + widened + 3 * wide)

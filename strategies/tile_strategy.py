@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import ClassVar
 
@@ -10,12 +11,13 @@ import torch
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
-from autotune.strategies.kernels import kernel_by_name, kernel_names
+from autotune.strategies.kernel_choice import kernel_by_name, kernel_names
+from autotune.strategies.lanes import LANES, CpuLanes
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.strategies.tile_attention import Merge, TilePlan, bind, merge_rows
+from autotune.strategies.tile_attention import Fold, Merge, TilePlan, bind, merge_rows, merging
 from autotune.strategies.tile_memory import TileSizes, tile_bytes
 from autotune.strategies.tile_schedule import Cuts, TileSchedule
 from autotune.strategies.tiles import Tile
@@ -63,16 +65,18 @@ class TileStrategy(Strategy):
         return None
 
     def space(self, problem: Problem, pattern: Pattern) -> Space:
-        """Parameters of the tiles, the kernel where there are several, compile options."""
+        """The kernel, parameters of the tiles, compile options."""
         kernels = kernel_names(problem)
-        kernel = (Choice("kernel", kernels),) if len(kernels) > 1 else ()
         blocks = Choice("query_block", tuple(size for size in QUERY_BLOCKS[problem.device] if size < problem.query_len))
         compiled = Choice("compile", ("off", "default"))
-        return Space(self.name, (*self.choices(problem, pattern), blocks, *kernel, compiled))
+        choices = (Choice("kernel", kernels), *self.choices(problem, pattern), blocks, compiled)
+        return Space(self.name, tuple(_where_it_counts(choice, kernels) for choice in choices))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, the running block and the largest kernel call; gradients when training."""
-        return tile_bytes(problem, self._sizes(problem, pattern, config), self._cuts(problem, config), _copies(config))
+        folds = config.string("kernel", "") == LANES
+        sizes, cuts = self._sizes(problem, pattern, config), self._cuts(problem, config)
+        return tile_bytes(problem, sizes, cuts, copies=_copies(config), folds=folds)
 
     def flops(self, problem: Problem, pattern: Pattern, config: Config) -> float:
         """Those of the tiles."""
@@ -88,8 +92,11 @@ class TileStrategy(Strategy):
         kernel = kernel_by_name(problem, config.string("kernel", names[0] if names else ""))
         cuts = self._cuts(problem, config)
         schedule = TileSchedule(self.tiles(problem, pattern, config), problem.query_len, cuts)
-        merge = _merge(config.string("compile", "off"), problem.dtype)
-        return TilePlan(schedule, kernel, merge, copies=_copies(config))
+        if isinstance(kernel, CpuLanes):
+            fold: Fold = kernel.fold
+        else:
+            fold = merging(kernel, _merge(config.string("compile", "off"), problem.dtype))
+        return TilePlan(schedule, kernel, fold, copies=_copies(config))
 
     def _cuts(self, problem: Problem, config: Config) -> Cuts:
         return Cuts(_query_block(problem, config), self.keys_at_once(problem, config), _copied_at_once(problem))
@@ -103,6 +110,13 @@ class TileStrategy(Strategy):
 @lru_cache(maxsize=256)
 def _sizes(strategy: TileStrategy, problem: Problem, pattern: Pattern, config: Config) -> TileSizes:
     return TileSizes.of(strategy.tiles(problem, pattern, config))
+
+
+def _where_it_counts(choice: Choice, kernels: tuple[str, ...]) -> Choice:
+    """The choice, unless the kernel is `CpuLanes`, which brings rows together and merges by itself."""
+    if LANES not in kernels or choice.name not in ("reads", "compile"):
+        return choice
+    return replace(choice, when=("kernel", tuple(name for name in kernels if name != LANES)))
 
 
 def _copied_at_once(problem: Problem) -> int:

@@ -58,7 +58,7 @@ def test_the_rows_are_the_same_on_a_machine_with_other_kernels(monkeypatch):
     problem = Problem.self_attention(8192, device="cuda", dtype="float16")
     found = []
     for capability in ((0, 0), (9, 0)):
-        monkeypatch.setattr("autotune.strategies.kernels.cuda_capability", lambda now=capability: now)
+        monkeypatch.setattr("autotune.strategies.kernel_choice.cuda_capability", lambda now=capability: now)
         found.append([list(EFFICIENCY.rows(problem, pattern)) for pattern in PATTERNS])
     assert found[0] == found[1]
 

@@ -1,0 +1,46 @@
+"""Which kernels can run a problem's tiles, by name."""
+
+import torch
+
+from autotune.strategies.errors import UnsupportedError
+from autotune.strategies.kernels import CpuFlash, CudaEfficient, CudaFlash, Kernel
+from autotune.strategies.lanes import LANES, CpuLanes, function, lanes_refusal
+from autotune.strategies.problem import Problem
+
+
+def kernel_names(problem: Problem) -> tuple[str, ...]:
+    """The kernels that can run a problem's tiles, the preferred one first."""
+    if problem.device == "cpu":
+        return ("flash",) if lanes_refusal(problem) else ("flash", LANES)
+    ampere = cuda_capability() >= (8, 0)
+    half, dim = problem.dtype in ("float16", "bfloat16"), problem.head_dim
+    flash = ("flash",) if half and ampere and dim % 8 == 0 and dim <= 256 else ()
+    aligned = dim % (8 if half else 4) == 0 and problem.dtype != "float64"
+    efficient = ("efficient",) if aligned and (ampere or problem.dtype != "bfloat16") else ()
+    return (*flash, *efficient)
+
+
+def cuda_capability() -> tuple[int, int]:
+    """Compute capability of the current CUDA device; (0, 0) where there is none."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+
+
+def kernel_by_name(problem: Problem, name: str) -> Kernel:
+    """The kernel of that name for the problem's device.
+
+    Raises:
+        UnsupportedError: the device, dtype or head_dim has no such kernel, or it cannot be compiled here.
+    """
+    if problem.device == "cpu" and name == LANES:
+        if (reason := lanes_refusal(problem)) is not None:
+            raise UnsupportedError(f"kernel {LANES} {reason}")
+        function(problem.dtype, problem.head_dim)  # compiled now, and not in the first call
+        return CpuLanes()
+    if name not in (names := kernel_names(problem)):
+        raise UnsupportedError(
+            f"kernel is {name!r}, but {problem.device} with {problem.dtype} and head_dim {problem.head_dim} has "
+            f"{', '.join(names) or 'none'}"
+        )
+    if problem.device == "cpu":
+        return CpuFlash()
+    return CudaFlash() if name == "flash" else CudaEfficient()
