@@ -114,7 +114,7 @@ def _sizes(strategy: TileStrategy, problem: Problem, pattern: Pattern, config: C
 
 def _where_it_counts(choice: Choice, kernels: tuple[str, ...]) -> Choice:
     """The choice, unless the kernel is `CpuLanes`, which brings rows together and merges by itself."""
-    if LANES not in kernels or choice.name not in ("reads", "compile"):
+    if choice.name not in ("reads", "compile"):
         return choice
     return replace(choice, when=("kernel", tuple(name for name in kernels if name != LANES)))
 

@@ -53,7 +53,8 @@ def test_what_a_search_chose_is_no_matter_of_a_suite(suite_source):
     ],
 )
 def test_two_functions_never_share_a_name(book, pattern, name):
-    book.add(pattern, READABLE.config(Problem.self_attention(4096), pattern), Status.OK, 1.0)
+    problem = Problem.self_attention(4096, device="cuda", dtype="float16")
+    book.add(pattern, READABLE.config(problem, pattern), Status.OK, 1.0)
     source = book.source(suite=EXTREME)
     assert [row.implementation for row in rows(source)] == [name]
     [section] = sections(source)
@@ -68,7 +69,8 @@ def test_cells_are_counted_beside_the_baseline(suite_source):
 def test_a_search_for_one_implementations_limit_is_no_omission_of_the_others(book, suite_source):
     [window] = EXTREME.of(LocalWindow(0.9))
     for length in (12288, 16384):
-        config = window.config(Problem.self_attention(length), LocalWindow(0.9))
+        problem = Problem.self_attention(length, device="cuda", dtype="float16")
+        config = window.config(problem, LocalWindow(0.9))
         book.add(LocalWindow(0.9), config, length=length, times_ms=(9.0,))
     [section] = sections(suite_source)
     assert (section.lengths, section.grid) == ([4096, 8192, 12288, 16384], [4096, 8192])

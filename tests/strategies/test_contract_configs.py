@@ -170,7 +170,7 @@ def test_a_configuration_out_of_range_is_refused_with_value_and_limit(config, me
 
 
 def test_a_kernel_that_the_device_lacks_is_refused():
-    with pytest.raises(ConfigError, match=r"is 'kernel', but must be one of chunk_size, query_block, compile"):
+    with pytest.raises(ConfigError, match=r"kernel is 'efficient', but must be one of flash, lanes"):
         build(self_attention(127), Dense(), Config.of("ring", chunk_size=64, kernel="efficient"))
 
 

@@ -42,8 +42,9 @@ def test_each_strategy_stands_in_its_default_configuration(device, direction, le
     problem = Problem.self_attention(length, device=device, direction=direction)
     expected = {"dilated": ["dilated", "ring"], "local_window": ["block_sparse", "flex"], "dense": ["exact"]}
     for pattern in PATTERNS:
-        assert names(problem, pattern) == expected[pattern.kind]
-        for config, each in EFFICIENCY.rows(problem, pattern).items():
+        defaults = {c: each for c, each in EFFICIENCY.rows(problem, pattern).items() if "lanes" not in each.name}
+        assert [each.name for each in defaults.values()] == expected[pattern.kind]
+        for config, each in defaults.items():
             default = STRATEGIES[config.strategy].space(problem, pattern).default
             assert dict(config.params).items() <= dict(default.params).items()
             assert {name for name, _ in default.params} - {name for name, _ in config.params} <= {"kernel"}
@@ -52,6 +53,26 @@ def test_each_strategy_stands_in_its_default_configuration(device, direction, le
                 assert config == default
                 known = STRATEGIES[config.strategy].refusal(problem, pattern)
                 assert refusal(problem, pattern, config) == known
+
+
+def test_a_row_stands_on_our_own_kernel_where_there_is_one():
+    for device in ("cpu", "cuda"):
+        problem = Problem.self_attention(8192, device=device)
+        found = {each.name: config for p in PATTERNS for config, each in EFFICIENCY.rows(problem, p).items()}
+        ours = {name: config for name, config in found.items() if "lanes" in name}
+        assert list(ours) == (["dilated_lanes", "block_sparse_lanes"] if device == "cpu" else [])
+        for config in ours.values():
+            pattern = WINDOWS[0] if config.strategy == "block_sparse" else LONG
+            assert config.get("kernel", "") == "lanes"
+            assert config in STRATEGIES[config.strategy].space(problem, pattern)
+
+
+def test_the_rows_are_the_same_on_a_machine_without_a_compiler(monkeypatch):
+    problem = Problem.self_attention(8192)
+    found = [list(EFFICIENCY.rows(problem, pattern)) for pattern in PATTERNS]
+    monkeypatch.setattr("autotune.strategies.lanes.compiler", lambda: None)
+    assert "lanes" not in {config.get("kernel", "") for config in STRATEGIES["dilated"].space(problem, LONG)}
+    assert [list(EFFICIENCY.rows(problem, pattern)) for pattern in PATTERNS] == found
 
 
 def test_the_rows_are_the_same_on_a_machine_with_other_kernels(monkeypatch):
@@ -69,11 +90,11 @@ def test_what_a_search_settled_on_is_a_row_where_it_is_no_default():
     decided = EFFICIENCY.deciding(
         {(problem, LONG): config, (problem, WINDOWS[0]): Config.of("flex", compile="default")}
     )
-    assert names(problem, LONG, decided) == ["dilated", "ring", TUNED]
+    assert names(problem, LONG, decided) == ["dilated", "ring", "dilated_lanes", TUNED]
     assert decided.name_of(problem, LONG, config) == TUNED
-    assert names(problem, WINDOWS[0], decided) == ["block_sparse", "flex"]
-    assert names(Problem.self_attention(32768), LONG, decided) == ["dilated", "ring"]
-    assert names(problem, LONG, EFFICIENCY.deciding({(problem, LONG): default})) == ["dilated", "ring"]
+    assert names(problem, WINDOWS[0], decided) == ["block_sparse", "block_sparse_lanes", "flex"]
+    assert names(Problem.self_attention(32768), LONG, decided) == ["dilated", "ring", "dilated_lanes"]
+    assert names(problem, LONG, EFFICIENCY.deciding({(problem, LONG): default})) == ["dilated", "ring", "dilated_lanes"]
     assert decided.deciding({}).name_of(problem, LONG, config) is None
 
 
