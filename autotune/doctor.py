@@ -1,7 +1,5 @@
 """``autotune doctor``: is everything there that tuning needs, and what to do if not."""
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from autotune.db.errors import StoreError, StoreNotFoundError
 from autotune.db.location import default_database
 from autotune.db.store import Store
 from autotune.environment import distinct_devices, environment_of, free_memory_bytes
+from autotune.strategies.native import compiler
 from autotune.units import format_bytes
 
 PROBE = """
@@ -48,9 +47,8 @@ def _findings(db: str | None) -> Iterator[Finding]:
         environment = environment_of(device)
         memory = f"{format_bytes(free_memory_bytes(device))} free of {format_bytes(environment.device_memory_bytes)}"
         yield Finding(str(device), True, f"{environment.device_name}, {environment.capability}, {memory}")
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     remedy = "no C++ compiler found; install g++, or only uncompiled configurations run on the CPU"
-    yield Finding("compiler", compiler is not None, compiler or remedy)
+    yield Finding("compiler", compiler() is not None, compiler() or remedy)
     for dtype in ("float32", "bfloat16", "float16"):
         yield _dtype(dtype)
     yield _database(db)

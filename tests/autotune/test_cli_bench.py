@@ -221,7 +221,10 @@ def test_named_implementations_are_measured_and_the_others_left_alone(home, work
 class TestEfficiency:
     """The suite whose rows are held against exact attention."""
 
-    ROWS: ClassVar = {"exact": 1, "dilated": 2, "ring": 2, "block_sparse": 2, "flex": 2}  # at each length
+    ROWS: ClassVar = {  # at each length
+        **{"exact": 1, "dilated": 2, "ring": 2, "block_sparse": 2, "flex": 2},
+        **{"dilated_lanes": 2, "block_sparse_lanes": 2},
+    }
     WORDS = ("bench", "--suite", "efficiency", *SMALL, "--lengths", "64", "--time-limit", "5s")
 
     @pytest.fixture(autouse=True)
