@@ -34,8 +34,14 @@ class Answers:
 @pytest.fixture
 def small(monkeypatch):
     """Operations that take no time worth mentioning."""
-    monkeypatch.setattr(rates, "MATRIX", {"cpu": 256})
+    monkeypatch.setattr(rates, "MATRICES", {"cpu": (256,)})
     monkeypatch.setattr(rates, "COPY_BYTES", {"cpu": 1 << 20})
+
+
+def dtype_of(call):
+    """Of what an operation works on; copies count as float32."""
+    operands = [x for x in call.args if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    return operands[0].dtype if operands else torch.float32
 
 
 @pytest.fixture
@@ -58,6 +64,29 @@ def test_the_best_of_the_repeats_counts(small, monkeypatch):
     measured = measure_rates(TASK)
     assert measured.matmul_flops_per_s == pytest.approx(2 * 256**3 / 2e-3)
     assert measured.copy_bytes_per_s == pytest.approx(2 * (1 << 20) / 2e-3)  # read and written
+
+
+def test_kernels_for_cpus_may_compute_in_float32_whatever_the_dtype(small, monkeypatch):
+    """A processor without instructions for a dtype multiplies matrices of it a hundred times as slowly."""
+    taken = {torch.float16: 8.0, torch.float32: 2.0}
+    monkeypatch.setattr(rates, "time_once", lambda call, device: taken[dtype_of(call)])
+    measured = measure_rates(RateTask(device="cpu", dtype="float16", threads=1))
+    assert measured.matmul_flops_per_s == pytest.approx(2 * 256**3 / 2e-3)
+
+
+def test_a_product_that_would_take_minutes_is_not_tried(monkeypatch):
+    multiplied = []
+
+    def time_once(call, device):
+        size = call().shape[-1]
+        multiplied.append(size)
+        return 1e3 * (size / 128) ** 3  # a second for the smallest
+
+    monkeypatch.setattr(rates, "MATRICES", {"cpu": (128, 256)})
+    monkeypatch.setattr(rates, "COPY_BYTES", {"cpu": 1 << 20})
+    monkeypatch.setattr(rates, "time_once", time_once)
+    assert measure_rates(TASK).matmul_flops_per_s == pytest.approx(2 * 128**3 / 1.0)
+    assert 256 not in multiplied
 
 
 def test_as_many_threads_work_as_the_task_says(small):
