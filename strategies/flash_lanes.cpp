@@ -77,7 +77,7 @@ struct Scratch {
 
 // scores (COUNT, LANES) = key (COUNT, DIM) times query (DIM, LANES).
 template <int COUNT>
-__attribute__((noinline)) void score(const float* key, const float* query, float* scores) {
+static __attribute__((noinline)) void score(const float* key, const float* query, float* scores) {
   Vector sums[COUNT][2] = {};
   for (int d = 0; d < DIM; d++) {
     const Vector low = load(query + d * LANES), high = load(query + d * LANES + WIDTH);
@@ -92,7 +92,7 @@ __attribute__((noinline)) void score(const float* key, const float* query, float
 
 // sums (COUNT, LANES) = sums times (low, high) + the first columns of value (keys, DIM), transposed, times weights.
 template <int COUNT>
-__attribute__((noinline)) void mix(
+static __attribute__((noinline)) void mix(
     const float* value, const float* weights, int keys, Vector low_decay, Vector high_decay, float* sums) {
   Vector added[COUNT][2] = {};
   for (int k = 0; k < keys; k++) {
@@ -111,7 +111,7 @@ __attribute__((noinline)) void mix(
 }
 
 template <int COUNT>
-void score_rest(int count, const float* key, const float* query, float* scores) {
+static void score_rest(int count, const float* key, const float* query, float* scores) {
   if constexpr (COUNT > 0) {
     if (count == COUNT) score<COUNT>(key, query, scores);
     else score_rest<COUNT - 1>(count, key, query, scores);
@@ -179,7 +179,7 @@ extern "C" void fold(
           at.query[i / LANES * LANES * DIM + d * LANES + i % LANES] = i < count ? widen(queries[i * q.row + d]) * scale * LOG2_E : 0.f;
       std::fill_n(at.sums, padded * DIM, 0.f);
       std::fill_n(at.weight, padded, 0.f);
-      std::fill_n(at.top, padded, -std::numeric_limits<float>::infinity());
+      std::fill_n(at.top, padded, std::numeric_limits<float>::lowest());  // above -inf, from which -inf cannot be taken
       const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
       for (int64_t start = 0; start < seen; start += KEYS) {
         const int together = std::min<int64_t>(KEYS, seen - start);
@@ -196,7 +196,7 @@ extern "C" void fold(
         float* row = total + b * t.batch + h * t.head + (first + i) * t.row;
         float* row_lse = lse + b * l.batch + h * l.head + (first + i) * l.row;
         const float share = fresh ? 1.f : 1.f / (1.f + std::exp(*row_lse - own));
-        const float factor = share / at.weight[i];
+        const float factor = at.weight[i] == 0 ? 0.f : share / at.weight[i];
         const float* sums = at.sums + i / LANES * LANES * DIM + i % LANES;
         for (int d = 0; d < DIM; d++) row[d] = (fresh ? 0.f : row[d] * (1.f - share)) + sums[d * LANES] * factor;
         *row_lse = fresh ? own : std::max(*row_lse, own) + std::log1p(std::exp(-std::abs(*row_lse - own)));

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from autotune.strategies.errors import ProblemError
 from autotune.strategies.kernels import CpuFlash
 from autotune.strategies.native import compiler, library
 from autotune.strategies.problem import Problem
@@ -64,8 +65,10 @@ class CpuLanes(CpuFlash):
             scale: factor on the scores, above 0.
 
         Raises:
+            ProblemError: query, key and value do not go together, or are not on the CPU.
             UnsupportedError: the kernel cannot be compiled here.
         """
+        _require_alike(query, key, value)
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
         sizes = (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2])
@@ -79,6 +82,22 @@ class CpuLanes(CpuFlash):
             tile.causal,
             tile.fresh,
             torch.get_num_threads(),
+        )
+
+
+def _require_alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+    """The C++ reads what it is told is there.
+
+    Raises:
+        ProblemError: they differ in dtype or in a size that they share, or are not on the CPU.
+    """
+    (batch, heads, _, head_dim), (_, _, keys, _) = query.shape, key.shape
+    alike = key.shape == value.shape == (batch, heads, keys, head_dim) and query.dtype == key.dtype == value.dtype
+    if not alike or query.device.type != "cpu" or str(query.dtype).removeprefix("torch.") not in ELEMENTS:
+        said = "; ".join(f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (query, key, value))
+        raise ProblemError(
+            f"query, key and value are {said}, but kernel {LANES} takes them on the CPU, of one dtype among "
+            f"{', '.join(ELEMENTS)}, key and value of one shape that has the query's batch, heads and head_dim"
         )
 
 

@@ -3,6 +3,8 @@
 import ctypes
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,10 +24,10 @@ COMPILE_S = 120
 
 
 @cache
-def compiler() -> str | None:
-    """The C++ compiler to use, ``CXX`` before others; None if there is none."""
-    names = (os.environ.get("CXX", ""), *COMPILERS)
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+def compiler() -> tuple[str, ...] | None:
+    """The C++ compiler to use with arguments it is to have, ``CXX`` before others; None if there is none."""
+    commands = (shlex.split(os.environ.get("CXX", "")), *([name] for name in COMPILERS))
+    return next(((path, *rest) for name, *rest in filter(None, commands) if (path := shutil.which(name))), None)
 
 
 @cache
@@ -35,12 +37,12 @@ def library(source: Path, **macros: str | int) -> ctypes.CDLL:
     Raises:
         UnsupportedError: there is no compiler, it does not compile the file, or the cache folder is not writable.
     """
-    if (path := compiler()) is None:
+    if (found := compiler()) is None:
         raise UnsupportedError(f"{source.name} needs a C++ compiler: install one, or name it in CXX")
     vectors = VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
-    command = [path, *FLAGS, *vectors, *(f"-D{name}={value}" for name, value in sorted(macros.items()))]
+    command = [*found, *FLAGS, *vectors, *(f"-D{name}={value}" for name, value in sorted(macros.items()))]
     text = source.read_bytes()
-    key = hashlib.sha256("\0".join([*command, os.uname().machine]).encode() + text).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([*command, platform.machine()]).encode() + text).hexdigest()[:16]
     try:
         folder = Path(platformdirs.user_cache_dir("autotune", ensure_exists=True))
         built = folder / f"{source.stem}-{key}.so"
@@ -53,10 +55,12 @@ def library(source: Path, **macros: str | int) -> ctypes.CDLL:
 
 def _compile(command: list[str], built: Path) -> None:
     """Put the whole library in its place at once: other processes may be at the same."""
+    english = os.environ | {"LC_ALL": "C"}  # its errors are looked for by that word
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         part = Path(folder, built.name)
+        run = [*command, "-o", str(part)]
         try:
-            subprocess.run([*command, "-o", str(part)], check=True, capture_output=True, text=True, timeout=COMPILE_S)
+            subprocess.run(run, check=True, capture_output=True, text=True, timeout=COMPILE_S, env=english)
         except subprocess.CalledProcessError as error:
             said = [line for line in error.stderr.splitlines() if "error" in line] or [f"exit code {error.returncode}"]
             raise UnsupportedError(f"{command[0]} does not compile {command[-1]}: {said[0]}") from error
