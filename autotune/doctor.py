@@ -48,7 +48,7 @@ def _findings(db: str | None) -> Iterator[Finding]:
         memory = f"{format_bytes(free_memory_bytes(device))} free of {format_bytes(environment.device_memory_bytes)}"
         yield Finding(str(device), True, f"{environment.device_name}, {environment.capability}, {memory}")
     remedy = "no C++ compiler found; install g++, or only uncompiled configurations run on the CPU"
-    yield Finding("compiler", compiler() is not None, compiler() or remedy)
+    yield Finding("compiler", compiler() is not None, " ".join(compiler() or ()) or remedy)
     for dtype in ("float32", "bfloat16", "float16"):
         yield _dtype(dtype)
     yield _database(db)

@@ -129,7 +129,10 @@ static void take_in(Scratch& at, int first, int keys, int hidden) {
     std::fill_n(scores + k * LANES, std::min(k - hidden + 1, LANES), -std::numeric_limits<float>::infinity());
 
   Vector low_decay = load(tops), high_decay = load(tops + WIDTH), low = low_decay, high = high_decay;
-  for (k = 0; k < keys; k++) low = larger(low, load(scores + k * LANES)), high = larger(high, load(scores + k * LANES + WIDTH));
+  for (k = 0; k < keys; k++) {
+    low = larger(low, load(scores + k * LANES));
+    high = larger(high, load(scores + k * LANES + WIDTH));
+  }
   store(tops, low), store(tops + WIDTH, high);
   low_decay = power_of_two(low_decay - low), high_decay = power_of_two(high_decay - high);
   Vector low_weight = load(weights) * low_decay, high_weight = load(weights + WIDTH) * high_decay;
@@ -175,8 +178,10 @@ extern "C" void fold(
       const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
       const int padded = (count + LANES - 1) / LANES * LANES;
       for (int i = 0; i < padded; i++)
-        for (int d = 0; d < DIM; d++)
-          at.query[i / LANES * LANES * DIM + d * LANES + i % LANES] = i < count ? widen(queries[i * q.row + d]) * scale * LOG2_E : 0.f;
+        for (int d = 0; d < DIM; d++) {
+          const float x = i < count ? widen(queries[i * q.row + d]) * scale * LOG2_E : 0.f;
+          at.query[i / LANES * LANES * DIM + d * LANES + i % LANES] = x;
+        }
       std::fill_n(at.sums, padded * DIM, 0.f);
       std::fill_n(at.weight, padded, 0.f);
       std::fill_n(at.top, padded, std::numeric_limits<float>::lowest());  // above -inf, from which -inf cannot be taken

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from autotune import doctor
 from autotune.cli import main
+from autotune.strategies.native import compiler
 
 from .records import fill
 
@@ -24,7 +25,9 @@ def probes(monkeypatch):
 
     monkeypatch.setattr(doctor, "subprocess", SimpleNamespace(run=run))
     monkeypatch.setenv("CXX", "/usr/bin/c++")
-    return ends
+    compiler.cache_clear()
+    yield ends
+    compiler.cache_clear()
 
 
 def diagnose(database):
@@ -81,6 +84,7 @@ def test_a_dtype_that_the_cpu_cannot_do_is_a_fault_of_that_dtype_alone(probes, t
 
 def test_no_compiler_is_a_fault_with_a_remedy(probes, tmp_path, monkeypatch):
     monkeypatch.delenv("CXX")
+    compiler.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     code, lines = diagnose(tmp_path / "t.db")
     assert (code, lines["compiler"][0]) == (1, "BAD")
