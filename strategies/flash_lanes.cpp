@@ -29,7 +29,7 @@ constexpr int KEYS = std::clamp(16384 / DIM, 32, 256);
 constexpr float LOG2_E = 1.44269504088896f, LN_2 = 0.693147180559945f;
 
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t Integers __attribute__((vector_size(4 * WIDTH)));
 
 struct Float16 { uint16_t bits; };
 struct BFloat16 { uint16_t bits; };

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def library(source: Path, **macros: str | int) -> ctypes.CDLL:
     try:
         folder = Path(platformdirs.user_cache_dir("autotune", ensure_exists=True))
         built = folder / f"{source.stem}-{key}.so"
-        if not built.exists():
-            _compile([*command, str(source)], built)
+        with suppress(OSError):  # it is not there yet, damaged, or linked to what is gone from the system
+            return ctypes.CDLL(str(built))
+        _compile([*command, str(source)], built)
         return ctypes.CDLL(str(built))
     except OSError as error:
         raise UnsupportedError(f"{source.name} cannot be compiled and loaded: {error}") from error

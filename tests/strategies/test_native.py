@@ -118,6 +118,19 @@ def test_a_compiler_killed_half_way_leaves_nothing_that_is_taken_for_a_library(s
 
 
 @needs_compiler
+def test_a_damaged_library_is_compiled_anew(source, runs, place):
+    assert native.library(source, ANSWER=7).answer() == 7
+    (name,) = built(place)
+    damaged = place / "cache" / "autotune" / name
+    whole = damaged.read_bytes()
+    damaged.unlink()  # this process goes on with the file that it has
+    damaged.write_bytes(whole[: len(whole) // 2])
+    assert answer_elsewhere(source) == 7
+    assert damaged.stat().st_size == len(whole)
+    assert runs() == 2
+
+
+@needs_compiler
 def test_the_compiler_may_be_named_with_arguments(source, monkeypatch):
     path, *_ = native.compiler()
     monkeypatch.setenv("CXX", f"{path} -DEXTRA=3")
