@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16, ROWS = 12;  // floats in a vector; rows whose sums, two vectors each, stay in registers
@@ -22,9 +23,11 @@ constexpr int WIDTH = 4, ROWS = 6;
 #endif
 constexpr int LANES = 2 * WIDTH;
 constexpr int DIM = HEAD_DIM;
+constexpr int PADDED = (DIM + LANES - 1) / LANES * LANES;  // a row of whole vectors
 // Queries of a task, and keys it visits at once: both with what belongs to them fit into a core's cache.
 constexpr int QUERIES = std::clamp(16384 / DIM / LANES, 1, 256 / LANES) * LANES;
 constexpr int KEYS = std::clamp(16384 / DIM, 32, 256);
+constexpr int BACK_QUERIES = std::max(QUERIES / 2 / LANES, 1) * LANES, BACK_KEYS = KEYS / 4;  // on the way back
 
 constexpr float LOG2_E = 1.44269504088896f, LN_2 = 0.693147180559945f;
 
@@ -110,43 +113,89 @@ static __attribute__((noinline)) void mix(
   }
 }
 
+// total (COUNT, PADDED) += weights, (COUNT, LANES) for each group of queries, times rows (queries, PADDED).
 template <int COUNT>
-static void score_rest(int count, const float* key, const float* query, float* scores) {
-  if constexpr (COUNT > 0) {
-    if (count == COUNT) score<COUNT>(key, query, scores);
-    else score_rest<COUNT - 1>(count, key, query, scores);
+static __attribute__((noinline)) void spread(
+    const float* weights, int group_size, const float* rows, int groups, float* total) {
+  for (int d = 0; d < PADDED; d += LANES) {
+    Vector sums[COUNT][2];
+    for (int i = 0; i < COUNT; i++) {
+      sums[i][0] = load(total + i * PADDED + d);
+      sums[i][1] = load(total + i * PADDED + d + WIDTH);
+    }
+    for (int group = 0; group < groups; group++) {
+      const float *its = weights + group * group_size, *row = rows + group * LANES * PADDED + d;
+      for (int j = 0; j < LANES; j++) {
+        const Vector low = load(row + j * PADDED), high = load(row + j * PADDED + WIDTH);
+        for (int i = 0; i < COUNT; i++) {
+          const Vector x = splat(its[i * LANES + j]);
+          sums[i][0] += x * low;
+          sums[i][1] += x * high;
+        }
+      }
+    }
+    for (int i = 0; i < COUNT; i++) {
+      store(total + i * PADDED + d, sums[i][0]);
+      store(total + i * PADDED + d + WIDTH, sums[i][1]);
+    }
   }
 }
 
-// LANES queries from `first` on take in `keys` keys; from key `hidden` on, the first lanes do not see it.
-static void take_in(Scratch& at, int first, int keys, int hidden) {
-  const float* query = at.query + first * DIM;
-  float *scores = at.scores, *sums = at.sums + first * DIM, *tops = at.top + first, *weights = at.weight + first;
-  int k = 0;
-  for (; k + ROWS <= keys; k += ROWS) score<ROWS>(at.key + k * DIM, query, scores + k * LANES);
-  score_rest<ROWS - 1>(keys - k, at.key + k * DIM, query, scores + k * LANES);
-  for (k = std::max(hidden, 0); k < keys; k++)
-    std::fill_n(scores + k * LANES, std::min(k - hidden + 1, LANES), -std::numeric_limits<float>::infinity());
+// Calls run(count, i) for blocks of rows from i on that cover from .. until - 1, all of COUNT rows but the last.
+template <int COUNT, typename Run>
+static void in_blocks(int from, int until, const Run& run) {
+  for (; from + COUNT <= until; from += COUNT) run(std::integral_constant<int, COUNT>{}, from);
+  if constexpr (COUNT > 1) in_blocks<COUNT - 1>(from, until, run);
+}
+
+static void score_all(const float* key, const float* query, int keys, float* scores) {
+  in_blocks<ROWS>(0, keys, [&](auto count, int k) { score<count()>(key + k * DIM, query, scores + k * LANES); });
+}
+
+static void mix_all(
+    const float* value, const float* weights, int keys, Vector low_decay, Vector high_decay, float* sums) {
+  in_blocks<ROWS>(0, DIM, [&](auto count, int d) {
+    mix<count()>(value + d, weights, keys, low_decay, high_decay, sums + d * LANES);
+  });
+}
+
+// What of `keys` keys from `start` on LANES queries from `first` on see: so many, the first `all` of them all lanes.
+struct Visible {
+  int some, all;
+  Visible(bool causal, int64_t first, int64_t start, int keys) {
+    const int64_t before = causal ? first - start + 1 : keys;
+    some = std::max<int64_t>(0, std::min<int64_t>(keys, before + LANES - 1));
+    all = std::min<int64_t>(before, some);
+  }
+  void hide_the_others(float* scores) const {
+    for (int k = std::max(all, 0); k < some; k++)
+      std::fill_n(scores + k * LANES, std::min(k - all + 1, LANES), -std::numeric_limits<float>::infinity());
+  }
+};
+
+// The group of queries from `first` on takes in what it sees of the keys at hand.
+static void take_in(Scratch& at, int first, Visible visible) {
+  const int keys = visible.some;
+  float *scores = at.scores, *tops = at.top + first, *weights = at.weight + first;
+  score_all(at.key, at.query + first * DIM, keys, scores);
+  visible.hide_the_others(scores);
 
   Vector low_decay = load(tops), high_decay = load(tops + WIDTH), low = low_decay, high = high_decay;
-  for (k = 0; k < keys; k++) {
+  for (int k = 0; k < keys; k++) {
     low = larger(low, load(scores + k * LANES));
     high = larger(high, load(scores + k * LANES + WIDTH));
   }
   store(tops, low), store(tops + WIDTH, high);
   low_decay = power_of_two(low_decay - low), high_decay = power_of_two(high_decay - high);
   Vector low_weight = load(weights) * low_decay, high_weight = load(weights + WIDTH) * high_decay;
-  for (k = 0; k < keys; k++) {
+  for (int k = 0; k < keys; k++) {
     float* row = scores + k * LANES;
     const Vector x = power_of_two(load(row) - low), y = power_of_two(load(row + WIDTH) - high);
     low_weight += x, high_weight += y;
     store(row, x), store(row + WIDTH, y);
   }
   store(weights, low_weight), store(weights + WIDTH, high_weight);
-
-  int d = 0;
-  for (; d + ROWS <= DIM; d += ROWS) mix<ROWS>(at.value + d, scores, keys, low_decay, high_decay, sums + d * LANES);
-  if constexpr (DIM % ROWS > 0) mix<DIM % ROWS>(at.value + d, scores, keys, low_decay, high_decay, sums + d * LANES);
+  mix_all(at.value, scores, keys, low_decay, high_decay, at.sums + first * DIM);
 }
 
 struct Strides { int64_t batch, head, row; };
@@ -191,9 +240,8 @@ extern "C" void fold(
         widen_rows(its_keys + start * k.row, k.row, together, at.key);
         widen_rows(its_values + start * v.row, v.row, together, at.value);
         for (int i = 0; i < padded; i += LANES) {
-          const int64_t before = causal ? first + i - start + 1 : together;  // keys that all lanes see
-          const int visible = std::min<int64_t>(together, before + LANES - 1);
-          if (visible > 0) take_in(at, i, visible, std::min<int64_t>(before, visible));
+          const Visible visible(causal, first + i, start, together);
+          if (visible.some > 0) take_in(at, i, visible);
         }
       }
       for (int i = 0; i < count; i++) {
@@ -209,3 +257,97 @@ extern "C" void fold(
     }
   }
 }
+
+// What a thread works on, on the way back.
+struct BackScratch {
+  alignas(64) float query[BACK_QUERIES * DIM], gradient[BACK_QUERIES * DIM];  // by groups of queries: (DIM, LANES)
+  float query_rows[BACK_QUERIES * PADDED], gradient_rows[BACK_QUERIES * PADDED];
+  float sums[BACK_QUERIES * DIM];                // the gradient of the query, by groups too
+  float lse[BACK_QUERIES], inner[BACK_QUERIES];  // to the base of two; gradient times output
+  float key[BACK_KEYS * DIM], value[BACK_KEYS * DIM];
+  float weights[BACK_QUERIES * BACK_KEYS], slopes[BACK_QUERIES * BACK_KEYS];  // by groups: (BACK_KEYS, LANES)
+};
+
+// The group of queries from `first` on: its weights of the keys at hand, the gradient of its scores, what that gives it.
+static void go_back(BackScratch& at, int first, int keys, Visible visible) {
+  float *weights = at.weights + first * BACK_KEYS, *slopes = at.slopes + first * BACK_KEYS;
+  score_all(at.key, at.query + first * DIM, visible.some, weights);
+  visible.hide_the_others(weights);
+  score_all(at.value, at.gradient + first * DIM, visible.some, slopes);
+  const float *lse = at.lse + first, *inner = at.inner + first;
+  for (int k = 0; k < visible.some; k++)
+    for (int half = 0; half < LANES; half += WIDTH) {
+      float *weight = weights + k * LANES + half, *slope = slopes + k * LANES + half;
+      const Vector x = power_of_two(load(weight) - load(lse + half));
+      store(weight, x), store(slope, x * (load(slope) - load(inner + half)));
+    }
+  std::fill_n(weights + visible.some * LANES, (keys - visible.some) * LANES, 0.f);
+  std::fill_n(slopes + visible.some * LANES, (keys - visible.some) * LANES, 0.f);
+  mix_all(at.key, slopes, visible.some, splat(1.f), splat(1.f), at.sums + first * DIM);
+}
+
+// Gradients of query (batch, heads, rows, DIM), and of key and value (batch, heads, keys, PADDED: the first DIM of each
+// row), all without gaps, from that of the output and the log-sum-exp of a softmax over these keys and maybe others
+// (FlashAttention, algorithm 4). Strides are those of gradient, query, key, value, out and lse.
+extern "C" void unfold(
+    const ELEMENT* gradient, const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, const ELEMENT* out,
+    const float* lse, float* d_query, float* d_key, float* d_value, const int64_t* sizes, const Strides* strides,
+    float scale, int causal, int threads) {
+  const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
+  const Strides g = strides[0], q = strides[1], k = strides[2], v = strides[3], o = strides[4], l = strides[5];
+#pragma omp parallel num_threads(threads)
+  {
+    static thread_local BackScratch at;
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < batch * heads; task++) {
+      const int64_t b = task / heads, h = task % heads;
+      const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
+      float *to_keys = d_key + task * keys * PADDED, *to_values = d_value + task * keys * PADDED;
+      std::fill_n(to_keys, keys * PADDED, 0.f);
+      std::fill_n(to_values, keys * PADDED, 0.f);
+      for (int64_t first = 0; first < rows; first += BACK_QUERIES) {
+        const int count = std::min<int64_t>(BACK_QUERIES, rows - first), padded = (count + LANES - 1) / LANES * LANES;
+        const ELEMENT* its_gradients = gradient + b * g.batch + h * g.head + first * g.row;
+        const ELEMENT* its_queries = query + b * q.batch + h * q.head + first * q.row;
+        const ELEMENT* its_outs = out + b * o.batch + h * o.head + first * o.row;
+        const float* its_lse = lse + b * l.batch + h * l.head + first * l.row;
+        for (int i = 0; i < padded; i++) {
+          float *query_row = at.query_rows + i * PADDED, *gradient_row = at.gradient_rows + i * PADDED;
+          std::fill_n(query_row, PADDED, 0.f);
+          std::fill_n(gradient_row, PADDED, 0.f);
+          at.inner[i] = 0.f, at.lse[i] = i < count ? its_lse[i * l.row] * LOG2_E : 0.f;
+          for (int d = 0; d < DIM; d++) {
+            if (i < count) {
+              query_row[d] = widen(its_queries[i * q.row + d]) * scale;
+              gradient_row[d] = widen(its_gradients[i * g.row + d]);
+              at.inner[i] += gradient_row[d] * widen(its_outs[i * o.row + d]);
+            }
+            const int transposed = i / LANES * LANES * DIM + d * LANES + i % LANES;
+            at.query[transposed] = query_row[d] * LOG2_E, at.gradient[transposed] = gradient_row[d];
+          }
+        }
+        std::fill_n(at.sums, padded * DIM, 0.f);
+        const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
+        for (int64_t start = 0; start < seen; start += BACK_KEYS) {
+          const int together = std::min<int64_t>(BACK_KEYS, seen - start);
+          widen_rows(its_keys + start * k.row, k.row, together, at.key);
+          widen_rows(its_values + start * v.row, v.row, together, at.value);
+          for (int i = 0; i < padded; i += LANES) go_back(at, i, together, Visible(causal, first + i, start, together));
+          in_blocks<ROWS>(0, together, [&](auto count, int i) {
+            const int64_t row = (start + i) * PADDED;
+            const int groups = padded / LANES, size = BACK_KEYS * LANES;
+            spread<count()>(at.weights + i * LANES, size, at.gradient_rows, groups, to_values + row);
+            spread<count()>(at.slopes + i * LANES, size, at.query_rows, groups, to_keys + row);
+          });
+        }
+        float* to_queries = d_query + (task * rows + first) * DIM;
+        for (int i = 0; i < count; i++)
+          for (int d = 0; d < DIM; d++)
+            to_queries[i * DIM + d] = at.sums[i / LANES * LANES * DIM + d * LANES + i % LANES] * scale;
+      }
+    }
+  }
+}
+
+// Numbers from one row of the gradient of a key to the next.
+extern "C" int padded_dim() { return PADDED; }

@@ -4,7 +4,7 @@ import torch
 
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.kernels import CpuFlash, CudaEfficient, CudaFlash, Kernel
-from autotune.strategies.lanes import LANES, CpuLanes, function, lanes_refusal
+from autotune.strategies.lanes import LANES, CpuLanes, functions, lanes_refusal
 from autotune.strategies.problem import Problem
 
 
@@ -34,7 +34,7 @@ def kernel_by_name(problem: Problem, name: str) -> Kernel:
     if problem.device == "cpu" and name == LANES:
         if (reason := lanes_refusal(problem)) is not None:
             raise UnsupportedError(f"kernel {LANES} {reason}")
-        function(problem.dtype, problem.head_dim)  # compiled now, and not in the first call
+        functions(problem.dtype, problem.head_dim)  # compiled now, and not in the first call
         return CpuLanes()
     if name not in (names := kernel_names(problem)):
         raise UnsupportedError(

@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ LANES = "lanes"
 SOURCE = Path(__file__).with_name("flash_lanes.cpp")
 ELEMENTS = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
 MOST_HEAD_DIM = 512
-SCRATCH_BYTES = 300 << 10  # of a thread, at most: the `Scratch` of the source file
+SCRATCH_BYTES = 600 << 10  # of a thread, at most: `Scratch` and `BackScratch` of the source file
 
 
 def scratch_bytes() -> int:
@@ -40,7 +40,7 @@ def lanes_refusal(problem: Problem) -> str | None:
 class CpuLanes(CpuFlash):
     """Neighbouring queries in the lanes of a vector, so that tiles of 128 queries are as fast as those of thousands.
 
-    Operands are widened to float32 block by block; results are merged where they belong. Gradients are torch's.
+    Operands are widened to float32 block by block; results are merged where they belong.
     """
 
     def fold(
@@ -71,18 +71,44 @@ class CpuLanes(CpuFlash):
         _require_alike(query, key, value)
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
-        sizes = (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2])
-        strides = (ctypes.c_int64 * 15)(*(step for x in operands for step in x.stride()[:3]))
-        function(str(query.dtype).removeprefix("torch."), head_dim)(
+        functions(_name(query.dtype), head_dim).fold(
             *(x.data_ptr() for x in operands),
-            sizes,
-            strides,
+            (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2]),
+            _strides(operands),
             scale,
             math.log(tile.multiplicity),
             tile.causal,
             tile.fresh,
             torch.get_num_threads(),
         )
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        causal: bool,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Kernel`; gradients are float32."""
+        _require_alike(query, key, value)
+        operands = (grad if grad.stride(-1) == 1 else grad.contiguous(), query, key, value, out, lse)
+        (batch, heads, rows, head_dim), keys = query.shape, key.shape[2]
+        kernel = functions(_name(query.dtype), head_dim)
+        d_query = torch.empty(query.shape)
+        d_key, d_value = (torch.empty(batch, heads, keys, kernel.padded_dim) for _ in range(2))
+        kernel.unfold(
+            *(x.data_ptr() for x in (*operands, d_query, d_key, d_value)),
+            (ctypes.c_int64 * 4)(batch, heads, rows, keys),
+            _strides(operands),
+            scale,
+            causal,
+            torch.get_num_threads(),
+        )
+        return d_query, d_key[..., :head_dim], d_value[..., :head_dim]
 
 
 def _require_alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
@@ -93,7 +119,7 @@ def _require_alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) 
     """
     (batch, heads, _, head_dim), (_, _, keys, _) = query.shape, key.shape
     alike = key.shape == value.shape == (batch, heads, keys, head_dim) and query.dtype == key.dtype == value.dtype
-    if not alike or query.device.type != "cpu" or str(query.dtype).removeprefix("torch.") not in ELEMENTS:
+    if not alike or query.device.type != "cpu" or _name(query.dtype) not in ELEMENTS:
         said = "; ".join(f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (query, key, value))
         raise ProblemError(
             f"query, key and value are {said}, but kernel {LANES} takes them on the CPU, of one dtype among "
@@ -101,14 +127,37 @@ def _require_alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) 
         )
 
 
+def _strides(operands: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_int64]:
+    """Of batch, head and row, one operand after the other."""
+    return (ctypes.c_int64 * (3 * len(operands)))(*(step for x in operands for step in x.stride()[:3]))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Those of the source file, compiled for a dtype and a head_dim.
+
+    ``padded_dim``: numbers from one row to the next in what ``unfold`` writes of keys and values.
+    """
+
+    fold: Callable[..., None]
+    unfold: Callable[..., None]
+    padded_dim: int
+
+
 @cache
-def function(dtype: str, head_dim: int) -> Callable[..., None]:
-    """`fold` of the source file, compiled for a dtype and a head_dim.
+def functions(dtype: str, head_dim: int) -> Functions:
+    """The source file compiled for a dtype and a head_dim.
 
     Raises:
         UnsupportedError: it cannot be compiled here.
     """
-    fold = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype]).fold
-    fold.argtypes = [*[ctypes.c_void_p] * 7, *[ctypes.c_float] * 2, *[ctypes.c_int] * 3]
-    fold.restype = None
-    return fold
+    found = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype])
+    pointer, real, integer = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
+    found.fold.argtypes = [*[pointer] * 7, real, real, *[integer] * 3]
+    found.unfold.argtypes = [*[pointer] * 11, real, integer, integer]
+    found.fold.restype = found.unfold.restype = None
+    return Functions(found.fold, found.unfold, found.padded_dim())

@@ -76,7 +76,7 @@ def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, *, copies: bool, 
         return forward
     gradients = problem.output_bytes + problem.kv_bytes
     rounded = 0 if item == wide else gradients
-    summing = gradients // item * wide + max(rounded, *(call.backward_bytes(problem) for call in calls))
+    summing = gradients // item * wide + max(rounded, *(call.backward_bytes(problem, folds=folds) for call in calls))
     return max(forward, results + summing)
 
 
@@ -107,19 +107,22 @@ class Call:
         merging = self.together * self.heads * self.merged_rows * (problem.head_dim * item + widened + 3 * wide)
         return self.held * copies + max(self._spreading(problem), query_bytes + rows * wide + buffers, merging)
 
-    def backward_bytes(self, problem: Problem) -> int:
+    def backward_bytes(self, problem: Problem, *, folds: bool) -> int:
         """Copies of operands, and either one that is made on the way, or gradients with what comes beside them."""
         query_bytes, key_bytes = self._query_bytes(problem), self._key_bytes(problem, self.heads)
         # The gradient of the output, the query, the output and its log-sum-exp.
         lse_bytes = self.together * self.heads * self.rows * _wide(problem)
         copies = 3 * query_bytes + lse_bytes if self.copies_queries else 0
-        # The kernel lays the gradient of the output out anew.
-        kernel = query_bytes + backward_buffers(problem, self.rows, self.keys)
         item, wide = problem.torch_dtype.itemsize, _wide(problem)
         adding = self._key_bytes(problem, self.copied_heads, wide) if problem.group_size > 1 else 0
-        if item != wide:
-            adding += max(query_bytes, key_bytes) // item * wide
-        results = query_bytes + 2 * key_bytes + max(kernel, adding)
+        if folds:
+            results = (query_bytes + 2 * key_bytes) // item * wide + max(scratch_bytes(), adding)
+        else:
+            # The kernel lays the gradient of the output out anew.
+            kernel = query_bytes + backward_buffers(problem, self.rows, self.keys)
+            if item != wide:
+                adding += max(query_bytes, key_bytes) // item * wide
+            results = query_bytes + 2 * key_bytes + max(kernel, adding)
         return self.held * (copies + self._key_copies(problem)) + max(self._spreading(problem), results)
 
     def _query_bytes(self, problem: Problem) -> int:

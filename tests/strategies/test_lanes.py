@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from contract import row_error
+from contract import GRADIENT_TOLERANCE, row_error
 
 from autotune.strategies import lanes, native
 from autotune.strategies.errors import ProblemError
@@ -269,3 +269,68 @@ def test_a_library_shows_nothing_but_its_function():
     assert library.fold
     shared = [f"_Z5scoreILi{rows}EEvPKfS1_Pf" for rows in range(1, 13)]
     assert [name for name in shared if hasattr(library, name)] == []
+
+
+def gradients(query, key, value, grad, *, causal=False, scale=None):
+    """By autograd in float64: of query, key and value."""
+    leaves = [x.double().requires_grad_() for x in (query, key, value)]
+    out, _ = softmax(*leaves, causal=causal, scale=scale)
+    return torch.autograd.grad(out, leaves, grad.double())
+
+
+def assert_gradients(found, expected):
+    for mine, right in zip(found, expected, strict=True):
+        assert mine.dtype == torch.float32
+        error = (mine.double() - right).norm(dim=(-1, -2)) / right.norm(dim=(-1, -2))
+        assert float(error.max()) <= ROW_TOLERANCE
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("length", "head_dim"), [(17, 64), (131, 64), (1031, 64), (397, 33), (300, 96), (40, 512)])
+def test_the_way_back_is_the_gradient(length, head_dim, causal):
+    query, key, value, grad = draw(*[(2, 2, length, head_dim)] * 4)
+    out, lse = fold(query, key, value, causal=causal)
+    found = KERNEL.backward(grad, query, key, value, out, lse, causal, head_dim**-0.5)
+    assert_gradients(found, gradients(query, key, value, grad, causal=causal))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 300), (300, 2), (131, 517)])
+def test_the_way_back_of_as_many_queries_and_keys_as_you_like(queries, keys):
+    query, grad, key, value = draw(*[(1, 3, queries, 64)] * 2, *[(1, 3, keys, 64)] * 2)
+    out, lse = fold(query, key, value, scale=0.3)
+    found = KERNEL.backward(grad, query, key, value, out, lse, False, 0.3)
+    assert_gradients(found, gradients(query, key, value, grad, scale=0.3))
+
+
+def test_the_shares_of_two_sets_of_keys_are_the_gradient_of_their_softmax():
+    query, grad, key, value = draw(*[(1, 2, 131, 64)] * 2, *[(1, 2, 400, 64)] * 2)
+    out, lse = fold(query, key, value)
+    parts = [
+        KERNEL.backward(grad, query, keys, values, out, lse, False, 0.125)
+        for keys, values in zip(key.split(150, 2), value.split(150, 2), strict=True)
+    ]
+    d_query, d_key, d_value = zip(*parts, strict=True)
+    found = sum(d_query), torch.cat(d_key, 2), torch.cat(d_value, 2)
+    assert_gradients(found, gradients(query, key, value, grad))
+
+
+def test_strides_do_not_matter_on_the_way_back():
+    query, grad, key, value = draw(*[(2, 2, 131, 64)] * 2, *[(2, 2, 150, 64)] * 2)
+    out, lse = fold(query, key, value)
+    apart = strided(lse.unsqueeze(-1)).squeeze(-1)
+    found = KERNEL.backward(*map(strided, (grad, query, key, value, out)), apart, False, 0.125)
+    assert_gradients(found, gradients(query, key, value, grad))
+    expanded = torch.ones(1, 1, 1, 1).expand(2, 2, 131, 64)
+    assert_gradients(
+        KERNEL.backward(expanded, query, key, value, out, lse, False, 0.125), gradients(query, key, value, expanded)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_way_back_of_half_precision_rounds_nothing_but_its_operands(dtype):
+    query, key, value, grad = draw(*[(1, 2, 131, 64)] * 4, dtype=dtype)
+    out, lse = fold(query, key, value)
+    found = KERNEL.backward(grad, query, key, value, out.to(dtype), lse, False, 0.125)
+    limit = GRADIENT_TOLERANCE[str(dtype).removeprefix("torch.")]
+    for mine, right in zip(found, gradients(query, key, value, grad), strict=True):
+        assert float((mine - right).norm() / right.norm()) <= limit
