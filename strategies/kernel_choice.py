@@ -25,7 +25,7 @@ def cuda_capability() -> tuple[int, int]:
     return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
 
 
-def kernel_by_name(problem: Problem, name: str) -> Kernel:
+def kernel_by_name(problem: Problem, name: str) -> Kernel | CpuLanes:
     """The kernel of that name for the problem's device.
 
     Raises:

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from autotune.strategies.errors import ProblemError
-from autotune.strategies.kernels import CpuFlash
 from autotune.strategies.native import compiler, library
 from autotune.strategies.problem import Problem
 from autotune.strategies.tiles import Tile
@@ -37,7 +36,7 @@ def lanes_refusal(problem: Problem) -> str | None:
 
 
 @dataclass(frozen=True)
-class CpuLanes(CpuFlash):
+class CpuLanes:
     """Neighbouring queries in the lanes of a vector, so that tiles of 128 queries are as fast as those of thousands.
 
     Operands are widened to float32 block by block; results are merged where they belong.
@@ -93,7 +92,7 @@ class CpuLanes(CpuFlash):
         causal: bool,
         scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See `Kernel`; gradients are float32."""
+        """Gradients of query, key and value, float32; see `Kernel.backward`."""
         _require_alike(query, key, value)
         operands = (grad if grad.stride(-1) == 1 else grad.contiguous(), query, key, value, out, lse)
         (batch, heads, rows, head_dim), keys = query.shape, key.shape[2]

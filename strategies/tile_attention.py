@@ -20,6 +20,7 @@ from autotune.strategies.tiles import Span, Tile
 
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 Fold = Callable[[Tile, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], None]
+Backward = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # see `Kernel.backward`
 Part = tuple[QueryBlock, torch.Tensor, torch.Tensor]  # some tiles of a block, and the key and value they are views of
 
 
@@ -63,11 +64,11 @@ def merging(kernel: Kernel, merge: Merge = merge_rows) -> Fold:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """What to run: the tiles, what folds each into the result, and on which kernel to go back."""
+    """What to run: the tiles, what folds each into the result, and what gives its share of the gradients."""
 
     blocks: TileSchedule
-    kernel: Kernel
     fold: Fold
+    backward: Backward
     copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
 
     def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
@@ -227,7 +228,7 @@ def _backward(
         for index, (g, q, k, v, o, total_lse) in enumerate(operands):
             if tile.multiplicity > 1:  # each probability is that of one of so many equal keys
                 total_lse = total_lse - math.log(tile.multiplicity)
-            d_q, d_k, d_v = plan.kernel.backward(g, q, k, v, o, total_lse, tile.causal, scale)
+            d_q, d_k, d_v = plan.backward(g, q, k, v, o, total_lse, tile.causal, scale)
             tile.query.add(d_query[:, tile.heads], index, d_q)
             _add_to_keys(tile, d_key, d_k, heads, index)
             _add_to_keys(tile, d_value, d_v, heads, index)

@@ -96,7 +96,7 @@ class TileStrategy(Strategy):
             fold: Fold = kernel.fold
         else:
             fold = merging(kernel, _merge(config.string("compile", "off"), problem.dtype))
-        return TilePlan(schedule, kernel, fold, copies=_copies(config))
+        return TilePlan(schedule, fold, kernel.backward, copies=_copies(config))
 
     def _cuts(self, problem: Problem, config: Config) -> Cuts:
         return Cuts(_query_block(problem, config), self.keys_at_once(problem, config), _copied_at_once(problem))
