@@ -268,6 +268,31 @@ struct BackScratch {
   float weights[BACK_QUERIES * BACK_KEYS], slopes[BACK_QUERIES * BACK_KEYS];  // by groups: (BACK_KEYS, LANES)
 };
 
+template <typename Element>
+struct Rows { const Element* from; int64_t stride; };
+
+// Lays out `count` queries with what belongs to them, and zeros up to `padded`.
+static void take_up(
+    BackScratch& at, int count, int padded, float scale, Rows<ELEMENT> gradient, Rows<ELEMENT> query, Rows<ELEMENT> out,
+    Rows<float> lse) {
+  for (int i = 0; i < padded; i++) {
+    float *query_row = at.query_rows + i * PADDED, *gradient_row = at.gradient_rows + i * PADDED;
+    std::fill_n(query_row, PADDED, 0.f);
+    std::fill_n(gradient_row, PADDED, 0.f);
+    at.inner[i] = 0.f, at.lse[i] = i < count ? lse.from[i * lse.stride] * LOG2_E : 0.f;
+    for (int d = 0; d < DIM; d++) {
+      if (i < count) {
+        query_row[d] = widen(query.from[i * query.stride + d]) * scale;
+        gradient_row[d] = widen(gradient.from[i * gradient.stride + d]);
+        at.inner[i] += gradient_row[d] * widen(out.from[i * out.stride + d]);
+      }
+      const int transposed = i / LANES * LANES * DIM + d * LANES + i % LANES;
+      at.query[transposed] = query_row[d] * LOG2_E, at.gradient[transposed] = gradient_row[d];
+    }
+  }
+  std::fill_n(at.sums, padded * DIM, 0.f);
+}
+
 // The group of queries from `first` on: its weights of the keys at hand, the gradient of its scores, what that gives it.
 static void go_back(BackScratch& at, int first, int keys, Visible visible) {
   float *weights = at.weights + first * BACK_KEYS, *slopes = at.slopes + first * BACK_KEYS;
@@ -307,26 +332,10 @@ extern "C" void unfold(
       std::fill_n(to_values, keys * PADDED, 0.f);
       for (int64_t first = 0; first < rows; first += BACK_QUERIES) {
         const int count = std::min<int64_t>(BACK_QUERIES, rows - first), padded = (count + LANES - 1) / LANES * LANES;
-        const ELEMENT* its_gradients = gradient + b * g.batch + h * g.head + first * g.row;
-        const ELEMENT* its_queries = query + b * q.batch + h * q.head + first * q.row;
-        const ELEMENT* its_outs = out + b * o.batch + h * o.head + first * o.row;
-        const float* its_lse = lse + b * l.batch + h * l.head + first * l.row;
-        for (int i = 0; i < padded; i++) {
-          float *query_row = at.query_rows + i * PADDED, *gradient_row = at.gradient_rows + i * PADDED;
-          std::fill_n(query_row, PADDED, 0.f);
-          std::fill_n(gradient_row, PADDED, 0.f);
-          at.inner[i] = 0.f, at.lse[i] = i < count ? its_lse[i * l.row] * LOG2_E : 0.f;
-          for (int d = 0; d < DIM; d++) {
-            if (i < count) {
-              query_row[d] = widen(its_queries[i * q.row + d]) * scale;
-              gradient_row[d] = widen(its_gradients[i * g.row + d]);
-              at.inner[i] += gradient_row[d] * widen(its_outs[i * o.row + d]);
-            }
-            const int transposed = i / LANES * LANES * DIM + d * LANES + i % LANES;
-            at.query[transposed] = query_row[d] * LOG2_E, at.gradient[transposed] = gradient_row[d];
-          }
-        }
-        std::fill_n(at.sums, padded * DIM, 0.f);
+        take_up(at, count, padded, scale, {gradient + b * g.batch + h * g.head + first * g.row, g.row},
+                {query + b * q.batch + h * q.head + first * q.row, q.row},
+                {out + b * o.batch + h * o.head + first * o.row, o.row},
+                {lse + b * l.batch + h * l.head + first * l.row, l.row});
         const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
         for (int64_t start = 0; start < seen; start += BACK_KEYS) {
           const int together = std::min<int64_t>(BACK_KEYS, seen - start);
