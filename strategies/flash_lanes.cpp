@@ -293,7 +293,7 @@ static void take_up(
   std::fill_n(at.sums, padded * DIM, 0.f);
 }
 
-// The group of queries from `first` on: its weights of the keys at hand, the gradient of its scores, what that gives it.
+// The group of queries from `first` on: its weights of the keys at hand, the gradient of its scores, and its own.
 static void go_back(BackScratch& at, int first, int keys, Visible visible) {
   float *weights = at.weights + first * BACK_KEYS, *slopes = at.slopes + first * BACK_KEYS;
   score_all(at.key, at.query + first * DIM, visible.some, weights);
