@@ -47,7 +47,7 @@ def library(source: Path, **macros: str | int) -> ctypes.CDLL:
     try:
         folder = Path(platformdirs.user_cache_dir("autotune", ensure_exists=True))
         built = folder / f"{source.stem}-{key}.so"
-        with suppress(OSError):  # it is not there yet, damaged, or linked to what is gone from the system
+        with suppress(OSError):  # it is not there yet, or was made on another system
             return ctypes.CDLL(str(built))
         _compile([*command, str(source)], built)
         return ctypes.CDLL(str(built))
@@ -68,4 +68,6 @@ def _compile(command: list[str], built: Path) -> None:
             raise UnsupportedError(f"{command[0]} does not compile {command[-1]}: {said[0]}") from error
         except subprocess.TimeoutExpired as error:
             raise UnsupportedError(f"{command[0]} took longer than {COMPILE_S} s over {command[-1]}") from error
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # after a power cut half of it would kill whoever loads it
         part.replace(built)
