@@ -69,8 +69,9 @@ class TileStrategy(Strategy):
         kernels = kernel_names(problem)
         blocks = Choice("query_block", tuple(size for size in QUERY_BLOCKS[problem.device] if size < problem.query_len))
         compiled = Choice("compile", ("off", "default"))
-        choices = (Choice("kernel", kernels), *self.choices(problem, pattern), blocks, compiled)
-        return Space(self.name, tuple(_where_it_counts(choice, kernels) for choice in choices))
+        kernel = (Choice("kernel", kernels),) if kernels else ()
+        choices = (*kernel, *self.choices(problem, pattern), blocks, compiled)
+        return Space(self.name, tuple(_where_it_counts(choice, problem) for choice in choices))
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, the running block and the largest kernel call; gradients when training."""
@@ -112,11 +113,11 @@ def _sizes(strategy: TileStrategy, problem: Problem, pattern: Pattern, config: C
     return TileSizes.of(strategy.tiles(problem, pattern, config))
 
 
-def _where_it_counts(choice: Choice, kernels: tuple[str, ...]) -> Choice:
+def _where_it_counts(choice: Choice, problem: Problem) -> Choice:
     """The choice, unless the kernel is `CpuLanes`, which brings rows together and merges by itself."""
-    if choice.name not in ("reads", "compile"):
+    if problem.device != "cpu" or choice.name not in ("reads", "compile"):
         return choice
-    return replace(choice, when=("kernel", tuple(name for name in kernels if name != LANES)))
+    return replace(choice, when=("kernel", tuple(name for name in kernel_names(problem) if name != LANES)))
 
 
 def _copied_at_once(problem: Problem) -> int:

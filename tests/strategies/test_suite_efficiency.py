@@ -75,8 +75,9 @@ def test_the_rows_are_the_same_on_a_machine_without_a_compiler(monkeypatch):
     assert [list(EFFICIENCY.rows(problem, pattern)) for pattern in PATTERNS] == found
 
 
-def test_the_rows_are_the_same_on_a_machine_with_other_kernels(monkeypatch):
-    problem = Problem.self_attention(8192, device="cuda", dtype="float16")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])  # of bfloat16 a machine without a GPU has no kernel at all
+def test_the_rows_are_the_same_on_a_machine_with_other_kernels(monkeypatch, dtype):
+    problem = Problem.self_attention(8192, device="cuda", dtype=dtype)
     found = []
     for capability in ((0, 0), (9, 0)):
         monkeypatch.setattr("autotune.strategies.kernel_choice.cuda_capability", lambda now=capability: now)
