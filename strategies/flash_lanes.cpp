@@ -72,20 +72,20 @@ static inline Vector power_of_two(Vector x) {
 // What a thread works on.
 struct Scratch {
   alignas(64) float query[QUERIES * DIM];  // by groups of LANES queries: (DIM, LANES)
-  float sums[QUERIES * DIM];               // of values, likewise
+  float sums[QUERIES * PADDED];            // of values
   float top[QUERIES], weight[QUERIES];     // largest score, and the sum of 2^(score - top)
-  float key[KEYS * DIM], value[KEYS * DIM];
+  float key[KEYS * PADDED], value[KEYS * PADDED];
   float scores[KEYS * LANES];
 };
 
-// scores (COUNT, LANES) = key (COUNT, DIM) times query (DIM, LANES).
+// scores (COUNT, LANES) = key (COUNT, PADDED) times query (DIM, LANES).
 template <int COUNT>
 static __attribute__((noinline)) void score(const float* key, const float* query, float* scores) {
   Vector sums[COUNT][2] = {};
   for (int d = 0; d < DIM; d++) {
     const Vector low = load(query + d * LANES), high = load(query + d * LANES + WIDTH);
     for (int i = 0; i < COUNT; i++) {
-      const Vector x = splat(key[i * DIM + d]);
+      const Vector x = splat(key[i * PADDED + d]);
       sums[i][0] += x * low;
       sums[i][1] += x * high;
     }
@@ -93,50 +93,27 @@ static __attribute__((noinline)) void score(const float* key, const float* query
   for (int i = 0; i < COUNT; i++) store(scores + i * LANES, sums[i][0]), store(scores + i * LANES + WIDTH, sums[i][1]);
 }
 
-// sums (COUNT, LANES) = sums times (low, high) + the first columns of value (keys, DIM), transposed, times weights.
-template <int COUNT>
-static __attribute__((noinline)) void mix(
-    const float* value, const float* weights, int keys, Vector low_decay, Vector high_decay, float* sums) {
-  Vector added[COUNT][2] = {};
-  for (int k = 0; k < keys; k++) {
-    const Vector low = load(weights + k * LANES), high = load(weights + k * LANES + WIDTH);
-    for (int i = 0; i < COUNT; i++) {
-      const Vector x = splat(value[k * DIM + i]);
-      added[i][0] += x * low;
-      added[i][1] += x * high;
-    }
-  }
-  for (int i = 0; i < COUNT; i++) {
-    float* row = sums + i * LANES;
-    store(row, load(row) * low_decay + added[i][0]);
-    store(row + WIDTH, load(row + WIDTH) * high_decay + added[i][1]);
-  }
-}
-
-// total (COUNT, PADDED) += weights, (COUNT, LANES) for each group of queries, times rows (queries, PADDED).
-template <int COUNT>
-static __attribute__((noinline)) void spread(
-    const float* weights, int group_size, const float* rows, int groups, float* total) {
+// total (COUNT, PADDED) += factors times rows, (`count`, PADDED) in each group: row j of a group has the factors at
+// ALONG * j, those for the rows of total ACROSS apart, and those of the groups `apart`.
+template <int COUNT, int ACROSS, int ALONG>
+static __attribute__((noinline)) void add_up(
+    const float* factors, const float* rows, int count, float* total, int groups = 1, int apart = 0) {
   for (int d = 0; d < PADDED; d += LANES) {
-    Vector sums[COUNT][2];
-    for (int i = 0; i < COUNT; i++) {
-      sums[i][0] = load(total + i * PADDED + d);
-      sums[i][1] = load(total + i * PADDED + d + WIDTH);
-    }
+    Vector sums[COUNT][2] = {};  // apart from the total: many small terms lose less to rounding
     for (int group = 0; group < groups; group++) {
-      const float *its = weights + group * group_size, *row = rows + group * LANES * PADDED + d;
-      for (int j = 0; j < LANES; j++) {
+      const float *its = factors + group * apart, *row = rows + group * count * PADDED + d;
+      for (int j = 0; j < count; j++) {
         const Vector low = load(row + j * PADDED), high = load(row + j * PADDED + WIDTH);
         for (int i = 0; i < COUNT; i++) {
-          const Vector x = splat(its[i * LANES + j]);
+          const Vector x = splat(its[i * ACROSS + j * ALONG]);
           sums[i][0] += x * low;
           sums[i][1] += x * high;
         }
       }
     }
     for (int i = 0; i < COUNT; i++) {
-      store(total + i * PADDED + d, sums[i][0]);
-      store(total + i * PADDED + d + WIDTH, sums[i][1]);
+      float* its = total + i * PADDED + d;
+      store(its, load(its) + sums[i][0]), store(its + WIDTH, load(its + WIDTH) + sums[i][1]);
     }
   }
 }
@@ -149,13 +126,13 @@ static void in_blocks(int from, int until, const Run& run) {
 }
 
 static void score_all(const float* key, const float* query, int keys, float* scores) {
-  in_blocks<ROWS>(0, keys, [&](auto count, int k) { score<count()>(key + k * DIM, query, scores + k * LANES); });
+  in_blocks<ROWS>(0, keys, [&](auto count, int k) { score<count()>(key + k * PADDED, query, scores + k * LANES); });
 }
 
-static void mix_all(
-    const float* value, const float* weights, int keys, Vector low_decay, Vector high_decay, float* sums) {
-  in_blocks<ROWS>(0, DIM, [&](auto count, int d) {
-    mix<count()>(value + d, weights, keys, low_decay, high_decay, sums + d * LANES);
+// total (LANES, PADDED) += weights (keys, LANES), transposed, times rows (keys, PADDED).
+static void mix(const float* weights, const float* rows, int keys, float* total) {
+  in_blocks<ROWS>(0, LANES, [&](auto count, int i) {
+    add_up<count(), 1, LANES>(weights + i, rows, keys, total + i * PADDED);
   });
 }
 
@@ -195,15 +172,22 @@ static void take_in(Scratch& at, int first, Visible visible) {
     store(row, x), store(row + WIDTH, y);
   }
   store(weights, low_weight), store(weights + WIDTH, high_weight);
-  mix_all(at.value, scores, keys, low_decay, high_decay, at.sums + first * DIM);
+  float* sums = at.sums + first * PADDED;
+  for (int i = 0; i < LANES; i++) {
+    const float decay = i < WIDTH ? low_decay[i] : high_decay[i - WIDTH];
+    for (int d = 0; d < PADDED; d++) sums[i * PADDED + d] *= decay;
+  }
+  mix(scores, at.value, keys, sums);
 }
 
 struct Strides { int64_t batch, head, row; };
 
 template <typename Element>
 static void widen_rows(const Element* from, int64_t stride, int rows, float* to) {
-  for (int i = 0; i < rows; i++)
-    for (int d = 0; d < DIM; d++) to[i * DIM + d] = widen(from[i * stride + d]);
+  for (int i = 0; i < rows; i++) {
+    for (int d = 0; d < DIM; d++) to[i * PADDED + d] = widen(from[i * stride + d]);
+    for (int d = DIM; d < PADDED; d++) to[i * PADDED + d] = 0.f;
+  }
 }
 
 // Folds softmax(query key^T * scale) value, each key counted `multiplicity` times, into `total` and its log-sum-exp:
@@ -226,12 +210,14 @@ extern "C" void fold(
       const ELEMENT *queries = query + b * q.batch + h * q.head + first * q.row;
       const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
       const int padded = (count + LANES - 1) / LANES * LANES;
-      for (int i = 0; i < padded; i++)
-        for (int d = 0; d < DIM; d++) {
-          const float x = i < count ? widen(queries[i * q.row + d]) * scale * LOG2_E : 0.f;
-          at.query[i / LANES * LANES * DIM + d * LANES + i % LANES] = x;
-        }
-      std::fill_n(at.sums, padded * DIM, 0.f);
+      for (int i = 0; i < padded; i += LANES) {
+        const int some = std::min(LANES, count - i);
+        widen_rows(queries + i * q.row, q.row, some, at.key);
+        std::fill_n(at.key + some * PADDED, (LANES - some) * PADDED, 0.f);
+        for (int d = 0; d < DIM; d++)
+          for (int j = 0; j < LANES; j++) at.query[i * DIM + d * LANES + j] = at.key[j * PADDED + d] * scale * LOG2_E;
+      }
+      std::fill_n(at.sums, padded * PADDED, 0.f);
       std::fill_n(at.weight, padded, 0.f);
       std::fill_n(at.top, padded, std::numeric_limits<float>::lowest());  // above -inf, from which -inf cannot be taken
       const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
@@ -250,8 +236,8 @@ extern "C" void fold(
         float* row_lse = lse + b * l.batch + h * l.head + (first + i) * l.row;
         const float share = fresh ? 1.f : 1.f / (1.f + std::exp(*row_lse - own));
         const float factor = at.weight[i] == 0 ? 0.f : share / at.weight[i];
-        const float* sums = at.sums + i / LANES * LANES * DIM + i % LANES;
-        for (int d = 0; d < DIM; d++) row[d] = (fresh ? 0.f : row[d] * (1.f - share)) + sums[d * LANES] * factor;
+        const float* sums = at.sums + i * PADDED;
+        for (int d = 0; d < DIM; d++) row[d] = (fresh ? 0.f : row[d] * (1.f - share)) + sums[d] * factor;
         *row_lse = fresh ? own : std::max(*row_lse, own) + std::log1p(std::exp(-std::abs(*row_lse - own)));
       }
     }
@@ -262,9 +248,9 @@ extern "C" void fold(
 struct BackScratch {
   alignas(64) float query[BACK_QUERIES * DIM], gradient[BACK_QUERIES * DIM];  // by groups of queries: (DIM, LANES)
   float query_rows[BACK_QUERIES * PADDED], gradient_rows[BACK_QUERIES * PADDED];
-  float sums[BACK_QUERIES * DIM];                // the gradient of the query, by groups too
+  float sums[BACK_QUERIES * PADDED];             // the gradient of the query
   float lse[BACK_QUERIES], inner[BACK_QUERIES];  // to the base of two; gradient times output
-  float key[BACK_KEYS * DIM], value[BACK_KEYS * DIM];
+  float key[BACK_KEYS * PADDED], value[BACK_KEYS * PADDED];
   float weights[BACK_QUERIES * BACK_KEYS], slopes[BACK_QUERIES * BACK_KEYS];  // by groups: (BACK_KEYS, LANES)
 };
 
@@ -290,7 +276,7 @@ static void take_up(
       at.query[transposed] = query_row[d] * LOG2_E, at.gradient[transposed] = gradient_row[d];
     }
   }
-  std::fill_n(at.sums, padded * DIM, 0.f);
+  std::fill_n(at.sums, padded * PADDED, 0.f);
 }
 
 // The group of queries from `first` on: its weights of the keys at hand, the gradient of its scores, and its own.
@@ -308,7 +294,7 @@ static void go_back(BackScratch& at, int first, int keys, Visible visible) {
     }
   std::fill_n(weights + visible.some * LANES, (keys - visible.some) * LANES, 0.f);
   std::fill_n(slopes + visible.some * LANES, (keys - visible.some) * LANES, 0.f);
-  mix_all(at.key, slopes, visible.some, splat(1.f), splat(1.f), at.sums + first * DIM);
+  mix(slopes, at.key, visible.some, at.sums + first * PADDED);
 }
 
 // Gradients of query (batch, heads, rows, DIM), and of key and value (batch, heads, keys, PADDED: the first DIM of each
@@ -344,15 +330,15 @@ extern "C" void unfold(
           for (int i = 0; i < padded; i += LANES) go_back(at, i, together, Visible(causal, first + i, start, together));
           in_blocks<ROWS>(0, together, [&](auto count, int i) {
             const int64_t row = (start + i) * PADDED;
-            const int groups = padded / LANES, size = BACK_KEYS * LANES;
-            spread<count()>(at.weights + i * LANES, size, at.gradient_rows, groups, to_values + row);
-            spread<count()>(at.slopes + i * LANES, size, at.query_rows, groups, to_keys + row);
+            const int groups = padded / LANES, apart = BACK_KEYS * LANES;
+            const float *weights = at.weights + i * LANES, *slopes = at.slopes + i * LANES;
+            add_up<count(), LANES, 1>(weights, at.gradient_rows, LANES, to_values + row, groups, apart);
+            add_up<count(), LANES, 1>(slopes, at.query_rows, LANES, to_keys + row, groups, apart);
           });
         }
         float* to_queries = d_query + (task * rows + first) * DIM;
         for (int i = 0; i < count; i++)
-          for (int d = 0; d < DIM; d++)
-            to_queries[i * DIM + d] = at.sums[i / LANES * LANES * DIM + d * LANES + i % LANES] * scale;
+          for (int d = 0; d < DIM; d++) to_queries[i * DIM + d] = at.sums[i * PADDED + d] * scale;
       }
     }
   }
