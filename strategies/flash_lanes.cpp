@@ -5,69 +5,19 @@
 // products read keys and values row by row, as they lie. Nothing is packed, so 128 queries are as fast as thousands.
 // FlashAttention, arXiv 2205.14135; the running softmax is in powers of two.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <type_traits>
+#include "flash.h"
 
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16, ROWS = 12;  // floats in a vector; rows whose sums, two vectors each, stay in registers
-#elif defined(__AVX2__)
-constexpr int WIDTH = 8, ROWS = 6;
-#elif defined(__aarch64__)
-constexpr int WIDTH = 4, ROWS = 12;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int ROWS = 12;  // rows whose sums, two vectors each, stay in registers
 #else
-constexpr int WIDTH = 4, ROWS = 6;
+constexpr int ROWS = 6;
 #endif
 constexpr int LANES = 2 * WIDTH;
-constexpr int DIM = HEAD_DIM;
 constexpr int PADDED = (DIM + LANES - 1) / LANES * LANES;  // a row of whole vectors
 // Queries of a task, and keys it visits at once: both with what belongs to them fit into a core's cache.
 constexpr int QUERIES = std::clamp(16384 / DIM / LANES, 1, 256 / LANES) * LANES;
 constexpr int KEYS = std::clamp(16384 / DIM, 32, 256);
 constexpr int BACK_QUERIES = std::max(QUERIES / 2 / LANES, 1) * LANES, BACK_KEYS = KEYS / 4;  // on the way back
-
-constexpr float LOG2_E = 1.44269504088896f, LN_2 = 0.693147180559945f;
-
-typedef float Vector __attribute__((vector_size(4 * WIDTH)));
-typedef uint32_t Integers __attribute__((vector_size(4 * WIDTH)));
-
-struct Float16 { uint16_t bits; };
-struct BFloat16 { uint16_t bits; };
-
-static inline float widen(float x) { return x; }
-static inline float from_bits(uint32_t bits) { float x; std::memcpy(&x, &bits, 4); return x; }
-static inline float widen(BFloat16 x) { return from_bits(uint32_t(x.bits) << 16); }
-static inline float widen(Float16 x) {
-  // Exponent and fraction moved into place, then scaled by the difference of the biases; infinity and NaN keep theirs.
-  const uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13, sign = uint32_t(x.bits & 0x8000) << 16;
-  const float scaled = from_bits(magnitude) * 0x1p112f;
-  uint32_t bits;
-  std::memcpy(&bits, &scaled, 4);
-  return from_bits((magnitude >= 0x7c00u << 13 ? magnitude | 0x7f800000 : bits) | sign);
-}
-
-static inline Vector load(const float* from) { Vector x; std::memcpy(&x, from, sizeof x); return x; }
-static inline void store(float* to, Vector x) { std::memcpy(to, &x, sizeof x); }
-static inline Vector splat(float x) { return x - Vector{}; }
-static inline Vector larger(Vector x, Vector y) { return x > y ? x : y; }  // y where it is NaN
-
-// 2 to the power of x, x at most 0, to 2e-7 of it; 0 from -126.5 on.
-static inline Vector power_of_two(Vector x) {
-  x = larger(splat(-127.f), x);
-  const Vector shifted = x + splat(12582912.f + 127.f);  // the nearest integer plus 127 is in its last bits
-  const Vector rest = x - (shifted - splat(12582912.f + 127.f));
-  Vector power = splat(1.535336188319500e-4f);
-  power = power * rest + splat(1.339887440266574e-3f);
-  power = power * rest + splat(9.618437357674640e-3f);
-  power = power * rest + splat(5.550332471162809e-2f);
-  power = power * rest + splat(2.402264791363012e-1f);
-  power = power * rest + splat(6.931472028550421e-1f);
-  power = power * rest + splat(1.f);
-  return power * (Vector)((Integers)shifted << 23);
-}
 
 // What a thread works on.
 struct Scratch {
@@ -180,14 +130,28 @@ static void take_in(Scratch& at, int first, Visible visible) {
   mix(scores, at.value, keys, sums);
 }
 
-struct Strides { int64_t batch, head, row; };
-
 template <typename Element>
 static void widen_rows(const Element* from, int64_t stride, int rows, float* to) {
   for (int i = 0; i < rows; i++) {
     for (int d = 0; d < DIM; d++) to[i * PADDED + d] = widen(from[i * stride + d]);
     for (int d = DIM; d < PADDED; d++) to[i * PADDED + d] = 0.f;
   }
+}
+
+// columns (DIM, LANES) = rows (LANES, PADDED), transposed.
+static void to_columns(const float* rows, float* columns) {
+#if defined(__AVX512F__)
+  for (int j = 0; j < LANES; j += WIDTH)
+    for (int d = 0; d < DIM; d += WIDTH) {
+      __m512i square[WIDTH];
+      for (int i = 0; i < WIDTH; i++) square[i] = _mm512_loadu_si512(rows + (j + i) * PADDED + d);
+      transpose(square);
+      for (int i = 0; i < std::min(WIDTH, DIM - d); i++) _mm512_storeu_si512(columns + (d + i) * LANES + j, square[i]);
+    }
+#else
+  for (int d = 0; d < DIM; d++)
+    for (int j = 0; j < LANES; j++) columns[d * LANES + j] = rows[j * PADDED + d];
+#endif
 }
 
 // Folds softmax(query key^T * scale) value, each key counted `multiplicity` times, into `total` and its log-sum-exp:
@@ -214,8 +178,8 @@ extern "C" void fold(
         const int some = std::min(LANES, count - i);
         widen_rows(queries + i * q.row, q.row, some, at.key);
         std::fill_n(at.key + some * PADDED, (LANES - some) * PADDED, 0.f);
-        for (int d = 0; d < DIM; d++)
-          for (int j = 0; j < LANES; j++) at.query[i * DIM + d * LANES + j] = at.key[j * PADDED + d] * scale * LOG2_E;
+        for (int j = 0; j < some * PADDED; j++) at.key[j] = at.key[j] * scale * LOG2_E;
+        to_columns(at.key, at.query + i * DIM);
       }
       std::fill_n(at.sums, padded * PADDED, 0.f);
       std::fill_n(at.weight, padded, 0.f);
@@ -230,15 +194,11 @@ extern "C" void fold(
           if (visible.some > 0) take_in(at, i, visible);
         }
       }
+      finish(at.top, at.weight, padded, log_multiplicity);
       for (int i = 0; i < count; i++) {
-        const float own = at.top[i] * LN_2 + std::log(at.weight[i]) + log_multiplicity;
         float* row = total + b * t.batch + h * t.head + (first + i) * t.row;
         float* row_lse = lse + b * l.batch + h * l.head + (first + i) * l.row;
-        const float share = fresh ? 1.f : 1.f / (1.f + std::exp(*row_lse - own));
-        const float factor = at.weight[i] == 0 ? 0.f : share / at.weight[i];
-        const float* sums = at.sums + i * PADDED;
-        for (int d = 0; d < DIM; d++) row[d] = (fresh ? 0.f : row[d] * (1.f - share)) + sums[d] * factor;
-        *row_lse = fresh ? own : std::max(*row_lse, own) + std::log1p(std::exp(-std::abs(*row_lse - own)));
+        merge(at.sums + i * PADDED, at.weight[i], at.top[i], fresh, row, row_lse);
       }
     }
   }

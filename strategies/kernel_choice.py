@@ -2,16 +2,20 @@
 
 import torch
 
+from autotune.strategies.amx import AMX, CpuAmx
 from autotune.strategies.errors import UnsupportedError
 from autotune.strategies.kernels import CpuFlash, CudaEfficient, CudaFlash, Kernel
-from autotune.strategies.lanes import LANES, CpuLanes, functions, lanes_refusal
+from autotune.strategies.lanes import LANES, CpuLanes
 from autotune.strategies.problem import Problem
+
+# Of our own, for CPUs: they merge their results where they belong.
+FOLDING: dict[str, CpuLanes] = {LANES: CpuLanes(), AMX: CpuAmx()}
 
 
 def kernel_names(problem: Problem) -> tuple[str, ...]:
     """The kernels that can run a problem's tiles, the preferred one first."""
     if problem.device == "cpu":
-        return ("flash",) if lanes_refusal(problem) else ("flash", LANES)
+        return ("flash", *(name for name, kernel in FOLDING.items() if kernel.refusal(problem) is None))
     ampere = cuda_capability() >= (8, 0)
     half, dim = problem.dtype in ("float16", "bfloat16"), problem.head_dim
     flash = ("flash",) if half and ampere and dim % 8 == 0 and dim <= 256 else ()
@@ -31,11 +35,11 @@ def kernel_by_name(problem: Problem, name: str) -> Kernel | CpuLanes:
     Raises:
         UnsupportedError: the device, dtype or head_dim has no such kernel, or it cannot be compiled here.
     """
-    if problem.device == "cpu" and name == LANES:
-        if (reason := lanes_refusal(problem)) is not None:
-            raise UnsupportedError(f"kernel {LANES} {reason}")
-        functions(problem.dtype, problem.head_dim)  # compiled now, and not in the first call
-        return CpuLanes()
+    if problem.device == "cpu" and (kernel := FOLDING.get(name)):
+        if (reason := kernel.refusal(problem)) is not None:
+            raise UnsupportedError(f"kernel {name} {reason}")
+        kernel.fold_of(problem.dtype, problem.head_dim)  # compiled now, and not in the first call
+        return kernel
     if name not in (names := kernel_names(problem)):
         raise UnsupportedError(
             f"kernel is {name!r}, but {problem.device} with {problem.dtype} and head_dim {problem.head_dim} has "

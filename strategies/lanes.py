@@ -18,6 +18,7 @@ LANES = "lanes"
 SOURCE = Path(__file__).with_name("flash_lanes.cpp")
 ELEMENTS = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
 MOST_HEAD_DIM = 512
+Fold = Callable[..., None]  # see `fold` of the source file
 SCRATCH_BYTES = 600 << 10  # of a thread, at most: `Scratch` and `BackScratch` of the source file
 
 
@@ -26,21 +27,28 @@ def scratch_bytes() -> int:
     return torch.get_num_threads() * SCRATCH_BYTES
 
 
-def lanes_refusal(problem: Problem) -> str | None:
-    """Why the kernel cannot run a problem's tiles, in one clause; None if it can."""
-    if problem.dtype not in ELEMENTS:
-        return f"computes in float32, but the dtype is {problem.dtype}"
-    if problem.head_dim > MOST_HEAD_DIM:
-        return f"takes a head_dim of at most {MOST_HEAD_DIM}, not {problem.head_dim}"
-    return None if compiler() else "needs a C++ compiler: install one, or name it in CXX"
-
-
 @dataclass(frozen=True)
 class CpuLanes:
     """Neighbouring queries in the lanes of a vector, so that tiles of 128 queries are as fast as those of thousands.
 
     Operands are widened to float32 block by block; results are merged where they belong.
     """
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why it cannot run a problem's tiles, in one clause; None if it can."""
+        if problem.dtype not in ELEMENTS:
+            return f"computes in float32, but the dtype is {problem.dtype}"
+        if problem.head_dim > MOST_HEAD_DIM:
+            return f"takes a head_dim of at most {MOST_HEAD_DIM}, not {problem.head_dim}"
+        return None if compiler() else "needs a C++ compiler: install one, or name it in CXX"
+
+    def fold_of(self, dtype: str, head_dim: int) -> Fold:
+        """What folds operands of a dtype and a head_dim.
+
+        Raises:
+            UnsupportedError: it cannot be compiled here.
+        """
+        return functions(dtype, head_dim).fold
 
     def fold(
         self,
@@ -70,7 +78,7 @@ class CpuLanes:
         _require_alike(query, key, value)
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
-        functions(_name(query.dtype), head_dim).fold(
+        self.fold_of(_name(query.dtype), head_dim)(
             *(x.data_ptr() for x in operands),
             (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2]),
             _strides(operands),
@@ -142,7 +150,7 @@ class Functions:
     ``padded_dim``: numbers from one row to the next in what ``unfold`` writes of keys and values.
     """
 
-    fold: Callable[..., None]
+    fold: Fold
     unfold: Callable[..., None]
     padded_dim: int
 
@@ -155,8 +163,14 @@ def functions(dtype: str, head_dim: int) -> Functions:
         UnsupportedError: it cannot be compiled here.
     """
     found = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype])
-    pointer, real, integer = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
-    found.fold.argtypes = [*[pointer] * 7, real, real, *[integer] * 3]
-    found.unfold.argtypes = [*[pointer] * 11, real, integer, integer]
-    found.fold.restype = found.unfold.restype = None
-    return Functions(found.fold, found.unfold, found.padded_dim())
+    found.unfold.argtypes = [*[ctypes.c_void_p] * 11, ctypes.c_float, ctypes.c_int, ctypes.c_int]
+    found.unfold.restype = None
+    return Functions(prototyped(found), found.unfold, found.padded_dim())
+
+
+def prototyped(found: ctypes.CDLL) -> Fold:
+    """``fold`` of a library, told what it takes."""
+    fold = found.fold
+    fold.argtypes = [*[ctypes.c_void_p] * 7, ctypes.c_float, ctypes.c_float, *[ctypes.c_int] * 3]
+    fold.restype = None
+    return fold

@@ -32,8 +32,8 @@ def compiler() -> tuple[str, ...] | None:
 
 
 @cache
-def library(source: Path, **macros: str | int) -> ctypes.CDLL:
-    """The functions of a source file, compiled with some macros, or as they were compiled before.
+def library(source: Path, *flags: str, **macros: str | int) -> ctypes.CDLL:
+    """The functions of a source file, compiled with further flags and some macros, or as they were compiled before.
 
     Raises:
         UnsupportedError: there is no compiler, it does not compile the file, or the cache folder is not writable.
@@ -41,8 +41,8 @@ def library(source: Path, **macros: str | int) -> ctypes.CDLL:
     if (found := compiler()) is None:
         raise UnsupportedError(f"{source.name} needs a C++ compiler: install one, or name it in CXX")
     vectors = VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
-    command = [*found, *FLAGS, *vectors, *(f"-D{name}={value}" for name, value in sorted(macros.items()))]
-    text = source.read_bytes()
+    command = [*found, *FLAGS, *vectors, *flags, *(f"-D{name}={value}" for name, value in sorted(macros.items()))]
+    text = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
     key = hashlib.sha256("\0".join([*command, platform.machine()]).encode() + text).hexdigest()[:16]
     try:
         folder = Path(platformdirs.user_cache_dir("autotune", ensure_exists=True))

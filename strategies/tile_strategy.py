@@ -11,8 +11,8 @@ import torch
 from autotune.strategies.compiling import compiled
 from autotune.strategies.config import Config
 from autotune.strategies.errors import ConfigError
-from autotune.strategies.kernel_choice import kernel_by_name, kernel_names
-from autotune.strategies.lanes import LANES, CpuLanes
+from autotune.strategies.kernel_choice import FOLDING, kernel_by_name, kernel_names
+from autotune.strategies.lanes import CpuLanes
 from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
@@ -75,7 +75,7 @@ class TileStrategy(Strategy):
 
     def memory_bytes(self, problem: Problem, pattern: Pattern, config: Config) -> int:
         """Output, log-sum-exp, the running block and the largest kernel call; gradients when training."""
-        folds = config.string("kernel", "") == LANES
+        folds = config.string("kernel", "") in FOLDING
         sizes, cuts = self._sizes(problem, pattern, config), self._cuts(problem, config)
         return tile_bytes(problem, sizes, cuts, copies=_copies(config), folds=folds)
 
@@ -114,10 +114,10 @@ def _sizes(strategy: TileStrategy, problem: Problem, pattern: Pattern, config: C
 
 
 def _where_it_counts(choice: Choice, problem: Problem) -> Choice:
-    """The choice, unless the kernel is `CpuLanes`, which brings rows together and merges by itself."""
+    """The choice, unless the kernel brings rows together and merges by itself."""
     if problem.device != "cpu" or choice.name not in ("reads", "compile"):
         return choice
-    return replace(choice, when=("kernel", tuple(name for name in kernel_names(problem) if name != LANES)))
+    return replace(choice, when=("kernel", tuple(name for name in kernel_names(problem) if name not in FOLDING)))
 
 
 def _copied_at_once(problem: Problem) -> int:
