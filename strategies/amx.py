@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -35,13 +36,13 @@ def has_amx() -> bool:
 class CpuAmx(CpuLanes):
     """Forward in tiles of bfloat16, to which the weights are rounded too, as by torch's kernel; backward in float32."""
 
+    name: ClassVar[str] = AMX
+    dtypes: ClassVar[tuple[str, ...]] = ("bfloat16",)
+
     def refusal(self, problem: Problem) -> str | None:
         """See `CpuLanes`."""
-        if problem.dtype != "bfloat16":
-            return f"multiplies bfloat16, but the dtype is {problem.dtype}"
-        if not has_amx():
-            return "needs a processor with AMX, and an ONEDNN_MAX_CPU_ISA that allows it"
-        return super().refusal(problem)
+        known = super().refusal(problem)
+        return known if known or has_amx() else "needs a processor with AMX, and an ONEDNN_MAX_CPU_ISA that allows it"
 
     def fold_of(self, dtype: str, head_dim: int) -> Fold:
         """See `CpuLanes`."""

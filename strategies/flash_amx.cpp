@@ -13,7 +13,7 @@ constexpr int SIDE = 16;        // of a tile
 constexpr int BLOCK = 2 * SIDE;  // two by two tiles are multiplied at once; a row of a left tile has as many numbers
 constexpr int PADDED = (DIM + BLOCK - 1) / BLOCK * BLOCK;
 // Queries of a task, and keys it visits at once: both with what belongs to them fit into a core's cache.
-constexpr int QUERIES = std::clamp(16384 / PADDED / BLOCK, 1, 256 / BLOCK) * BLOCK, KEYS = QUERIES;
+constexpr int QUERIES = std::clamp(16384 / PADDED / BLOCK, 1, 256 / BLOCK) * BLOCK, KEYS = 2 * QUERIES;
 
 typedef uint32_t Tile[SIDE][SIDE];
 
@@ -96,10 +96,11 @@ static void take_keys(const ELEMENT* from, int64_t stride, int count, Tile (*to)
   for (int first = 0; first < (count + BLOCK - 1) / BLOCK * BLOCK; first += SIDE)
     for (int d = 0; d < PADDED; d += BLOCK) {
       __m512i rows[SIDE];
-      for (int i = 0; i < SIDE; i++) {
-        const __mmask32 there = first + i < count ? up_to(DIM, d) : 0;
-        rows[i] = _mm512_maskz_loadu_epi16(there, from + (first + i) * stride + d);
-      }
+      const ELEMENT* its = from + first * stride + d;
+      const bool whole = DIM % BLOCK == 0 && first + SIDE <= count;
+      for (int i = 0; i < SIDE && whole; i++) rows[i] = _mm512_loadu_si512(its + i * stride);  // faster without masks
+      for (int i = 0; i < SIDE && !whole; i++)
+        rows[i] = _mm512_maskz_loadu_epi16(first + i < count ? up_to(DIM, d) : 0, its + i * stride);
       transpose(rows);
       for (int i = 0; i < SIDE; i++) _mm512_store_si512(to[first / SIDE][d / BLOCK][i], rows[i]);
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -34,10 +35,13 @@ class CpuLanes:
     Operands are widened to float32 block by block; results are merged where they belong.
     """
 
+    name: ClassVar[str] = LANES
+    dtypes: ClassVar[tuple[str, ...]] = tuple(ELEMENTS)
+
     def refusal(self, problem: Problem) -> str | None:
         """Why it cannot run a problem's tiles, in one clause; None if it can."""
-        if problem.dtype not in ELEMENTS:
-            return f"computes in float32, but the dtype is {problem.dtype}"
+        if problem.dtype not in self.dtypes:
+            return f"takes {' or '.join(self.dtypes)}, but the dtype is {problem.dtype}"
         if problem.head_dim > MOST_HEAD_DIM:
             return f"takes a head_dim of at most {MOST_HEAD_DIM}, not {problem.head_dim}"
         return None if compiler() else "needs a C++ compiler: install one, or name it in CXX"
@@ -75,7 +79,7 @@ class CpuLanes:
             ProblemError: query, key and value do not go together, or are not on the CPU.
             UnsupportedError: the kernel cannot be compiled here.
         """
-        _require_alike(query, key, value)
+        self._require_alike(query, key, value)
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
         self.fold_of(_name(query.dtype), head_dim)(
@@ -101,7 +105,7 @@ class CpuLanes:
         scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradients of query, key and value, float32; see `Kernel.backward`."""
-        _require_alike(query, key, value)
+        self._require_alike(query, key, value)
         operands = (grad if grad.stride(-1) == 1 else grad.contiguous(), query, key, value, out, lse)
         (batch, heads, rows, head_dim), keys = query.shape, key.shape[2]
         kernel = functions(_name(query.dtype), head_dim)
@@ -117,21 +121,20 @@ class CpuLanes:
         )
         return d_query, d_key[..., :head_dim], d_value[..., :head_dim]
 
+    def _require_alike(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """The C++ reads what it is told is there.
 
-def _require_alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-    """The C++ reads what it is told is there.
-
-    Raises:
-        ProblemError: they differ in dtype or in a size that they share, or are not on the CPU.
-    """
-    (batch, heads, _, head_dim), (_, _, keys, _) = query.shape, key.shape
-    alike = key.shape == value.shape == (batch, heads, keys, head_dim) and query.dtype == key.dtype == value.dtype
-    if not alike or query.device.type != "cpu" or _name(query.dtype) not in ELEMENTS:
-        said = "; ".join(f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (query, key, value))
-        raise ProblemError(
-            f"query, key and value are {said}, but kernel {LANES} takes them on the CPU, of one dtype among "
-            f"{', '.join(ELEMENTS)}, key and value of one shape that has the query's batch, heads and head_dim"
-        )
+        Raises:
+            ProblemError: they differ in dtype or in a size that they share, or are not on the CPU.
+        """
+        (batch, heads, _, head_dim), (_, _, keys, _) = query.shape, key.shape
+        alike = key.shape == value.shape == (batch, heads, keys, head_dim) and query.dtype == key.dtype == value.dtype
+        if not alike or query.device.type != "cpu" or _name(query.dtype) not in self.dtypes:
+            said = "; ".join(f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (query, key, value))
+            raise ProblemError(
+                f"query, key and value are {said}, but kernel {self.name} takes them on the CPU, of one dtype among "
+                f"{', '.join(self.dtypes)}, key and value of one shape that has the query's batch, heads and head_dim"
+            )
 
 
 def _strides(operands: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_int64]:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from autotune.strategies.amx import AMX
 from autotune.strategies.config import Config, Value
 from autotune.strategies.lanes import LANES
 from autotune.strategies.pattern import Dense, Pattern
@@ -25,13 +26,14 @@ def _strategy(name: str, definition: str, patterns: tuple[Pattern, ...]) -> Impl
     )
 
 
-def _on_lanes(strategy: str, patterns: tuple[Pattern, ...], **params: Value) -> Implementation:
+def _on_own(kernel: str, strategy: str, patterns: tuple[Pattern, ...], **params: Value) -> Implementation:
     def config(problem: Problem, pattern: Pattern) -> Config | None:
-        return configured(strategy, problem, pattern, kernel=LANES, **params) if problem.device == "cpu" else None
+        takes = problem.device == "cpu" and (kernel != AMX or problem.dtype == "bfloat16")  # on whatever machine
+        return configured(strategy, problem, pattern, kernel=kernel, **params) if takes else None
 
     return Implementation(
-        name=f"{strategy}_{LANES}",
-        definition=f"The same as {strategy}, on autotune's own kernel for CPUs, compiled on the machine.",
+        name=f"{strategy}_{kernel}",
+        definition=f"The same as {strategy}, on autotune's own kernel {kernel} for CPUs, compiled on the machine.",
         serves=lambda pattern: pattern in patterns,
         config=config,
         names_function=False,
@@ -53,8 +55,10 @@ EFFICIENCY = Suite(
         _strategy("dilated", "Dilated attention branch by branch, as dense tiles on strided views.", (LONG, SHORT)),
         _strategy("ring", "The same, keys and values visited in chunks.", (LONG, SHORT)),
         _strategy("block_sparse", "Block-sparse attention as dense tiles, a run of key blocks at a time.", WINDOWS),
-        _on_lanes("dilated", (LONG, SHORT)),
-        _on_lanes("block_sparse", WINDOWS, query_tile=0),
+        _on_own(LANES, "dilated", (LONG, SHORT)),
+        _on_own(LANES, "block_sparse", WINDOWS, query_tile=0),
+        _on_own(AMX, "dilated", (LONG, SHORT)),
+        _on_own(AMX, "block_sparse", WINDOWS, query_tile=0),
         # Not for dilated patterns, in whose masks a CPU spends a hundred times as long.
         _strategy("flex", "FlexAttention, compiled, with a block mask that is built directly.", WINDOWS),
         Implementation(

@@ -1,61 +1,28 @@
 """The kernel for CPUs in C++: what it folds, into which rows, and out of which."""
 
-import math
 import threading
+from functools import partial
 
 import pytest
 import torch
 from contract import GRADIENT_TOLERANCE, row_error
+from folding import POISON, assert_lse, draw, fold_once, gradients, nothing_yet, poisoned, softmax, strided, tile
 
 from autotune.strategies import lanes, native
 from autotune.strategies.errors import ProblemError
 from autotune.strategies.lanes import CpuLanes
-from autotune.strategies.tiles import Span, Tile
 
 KERNEL = CpuLanes()
+fold = partial(fold_once, KERNEL)
 ROW_TOLERANCE = 2e-6  # a few roundings of float32, whatever the dtype of the operands
-LSE_TOLERANCE = 4e-6
-POISON = 0x7FA57FA5
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="there is no C++ compiler")
-
-
-def tile(*, causal=False, fresh=True, multiplicity=1):
-    return Tile(slice(0, 1), Span(0, 1), Span(0, 1), causal, fresh, multiplicity)
-
-
-def draw(*shapes, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-
-
-def nothing_yet(query):
-    """Rows that no fold has written, as `torch.empty` may give them."""
-    return torch.full(query.shape, torch.nan), torch.full(query.shape[:3], torch.nan)
-
-
-def fold(query, key, value, *, causal=False, multiplicity=1, scale=None):
-    total, lse = nothing_yet(query)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    KERNEL.fold(tile(causal=causal, multiplicity=multiplicity), query, key, value, total, lse, scale)
-    return total, lse
-
-
-def softmax(query, key, value, *, causal=False, scale=None, counts=1):
-    """The definition in float64: output and log-sum-exp; `counts`: how often each key counts."""
-    query, key, value = query.double(), key.double(), value.double()
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    scores = scores + torch.as_tensor(counts, dtype=torch.float64).log()
-    if causal:
-        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -math.inf)
-    lse = scores.logsumexp(-1)
-    return torch.exp(scores - lse.unsqueeze(-1)) @ value, lse
 
 
 def assert_right(result, expected, tolerance=ROW_TOLERANCE):
     (total, lse), (right, right_lse) = result, expected
     assert row_error(total, right) <= tolerance
-    assert float((lse.double() - right_lse).abs().max()) <= LSE_TOLERANCE * max(1.0, float(right_lse.abs().max()))
+    assert_lse(lse, right_lse)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -121,22 +88,6 @@ def test_many_folds_are_as_exact_as_one():
     for number, (keys, values) in enumerate(zip(key.split(32, 2), value.split(32, 2), strict=True)):
         KERNEL.fold(tile(fresh=number == 0), query, keys, values, total, lse, 0.125)
     assert_right((total, lse), softmax(query, key, value))
-
-
-def poisoned(shape, dtype):
-    """A buffer in which every number is a NaN that no arithmetic makes."""
-    bits = torch.full(shape, POISON, dtype=torch.int32)
-    return bits.view(dtype) if dtype.itemsize == 4 else (bits >> 16).to(torch.int16).view(dtype)
-
-
-def strided(x):
-    """The same numbers, but for the last dimension with poison between any two, and heads in steps of three."""
-    batch, heads, length, width = x.shape
-    return (
-        poisoned((batch + 1, length * 2 + 1, heads * 3, width + 8), x.dtype)[1:, 1::2, 1::3, 4 : 4 + width]
-        .transpose(1, 2)
-        .copy_(x)
-    )
 
 
 def test_strides_do_not_matter_and_nothing_beside_the_rows_is_touched():
@@ -269,13 +220,6 @@ def test_a_library_shows_nothing_but_its_function():
     assert library.fold
     shared = [f"_Z5scoreILi{rows}EEvPKfS1_Pf" for rows in range(1, 13)]
     assert [name for name in shared if hasattr(library, name)] == []
-
-
-def gradients(query, key, value, grad, *, causal=False, scale=None):
-    """By autograd in float64: of query, key and value."""
-    leaves = [x.double().requires_grad_() for x in (query, key, value)]
-    out, _ = softmax(*leaves, causal=causal, scale=scale)
-    return torch.autograd.grad(out, leaves, grad.double())
 
 
 def assert_gradients(found, expected):

@@ -55,21 +55,33 @@ def test_each_strategy_stands_in_its_default_configuration(device, direction, le
                 assert refusal(problem, pattern, config) == known
 
 
-def test_a_row_stands_on_our_own_kernel_where_there_is_one():
-    for device in ("cpu", "cuda"):
-        problem = Problem.self_attention(8192, device=device)
-        found = {each.name: config for p in PATTERNS for config, each in EFFICIENCY.rows(problem, p).items()}
-        ours = {name: config for name, config in found.items() if "lanes" in name}
-        assert list(ours) == (["dilated_lanes", "block_sparse_lanes"] if device == "cpu" else [])
-        for config in ours.values():
-            pattern = WINDOWS[0] if config.strategy == "block_sparse" else LONG
-            assert config.get("kernel", "") == "lanes"
-            assert config in STRATEGIES[config.strategy].space(problem, pattern)
+@pytest.mark.parametrize(
+    ("device", "dtype", "kernels"),
+    [
+        ("cpu", "float32", ("lanes",)),
+        ("cpu", "float16", ("lanes",)),
+        ("cpu", "bfloat16", ("lanes", "amx")),
+        ("cuda", "bfloat16", ()),
+    ],
+)
+def test_a_row_stands_on_our_own_kernels_where_there_are_some(monkeypatch, device, dtype, kernels):
+    monkeypatch.setattr("autotune.strategies.amx.has_amx", lambda: True)
+    problem = Problem.self_attention(8192, device=device, dtype=dtype)
+    found = {each.name: config for p in PATTERNS for config, each in EFFICIENCY.rows(problem, p).items()}
+    expected = [f"{strategy}_{kernel}" for strategy in ("dilated", "block_sparse") for kernel in kernels]
+    assert sorted(name for name in found if "_lanes" in name or "_amx" in name) == sorted(expected)
+    for name in expected:
+        config, pattern = found[name], WINDOWS[0] if name.startswith("block_sparse") else LONG
+        assert config.get("kernel", "") == name.rpartition("_")[2]
+        assert config in STRATEGIES[config.strategy].space(problem, pattern)
 
 
-def test_the_rows_are_the_same_on_a_machine_without_a_compiler(monkeypatch):
-    problem = Problem.self_attention(8192)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_rows_are_the_same_on_a_machine_without_a_compiler_or_amx(monkeypatch, dtype):
+    problem = Problem.self_attention(8192, dtype=dtype)
+    monkeypatch.setattr("autotune.strategies.amx.has_amx", lambda: True)
     found = [list(EFFICIENCY.rows(problem, pattern)) for pattern in PATTERNS]
+    monkeypatch.setattr("autotune.strategies.amx.has_amx", lambda: False)
     monkeypatch.setattr("autotune.strategies.lanes.compiler", lambda: None)
     assert "lanes" not in {config.get("kernel", "") for config in STRATEGIES["dilated"].space(problem, LONG)}
     assert [list(EFFICIENCY.rows(problem, pattern)) for pattern in PATTERNS] == found
