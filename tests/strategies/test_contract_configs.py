@@ -44,6 +44,11 @@ CROSS = [
     for rows, keys in ((150, 61), (61, 150))
     for config in (Config.of("ring", chunk_size=size, query_block=block) for size in (40, 200) for block in (40, 0))
 ]
+OWN_KERNELS = [
+    case
+    for case in expand(both_ways([self_attention(300, dtype="bfloat16", direction="training")]), every_config=True)
+    if case.config.string("kernel", "flash") != "flash"
+]
 
 
 @over(expand(PROBLEMS, every_config=True))
@@ -54,6 +59,13 @@ def test_every_uncompiled_configuration_computes_the_pattern(case):
 @over(expand([self_attention(4099, shape=(2, 1, 16), causal=True)], FEW, every_config=True))
 def test_every_uncompiled_configuration_of_a_longer_problem_computes_the_pattern(case):
     check_oracle(case.build(), case.problem, case.pattern, queries=sampled(case.problem))
+
+
+@over(OWN_KERNELS)
+@pytest.mark.usefixtures("nan_memory")
+def test_kernels_of_our_own_give_the_same_function_and_gradients_in_half_precision(case):
+    check_oracle(case.build(), case.problem, case.pattern, queries=sampled(case.problem, 40))
+    check_gradients(case.build(), case.problem, case.pattern)
 
 
 @over(CHUNKED)
