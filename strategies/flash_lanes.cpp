@@ -210,7 +210,7 @@ struct BackScratch {
   float query_rows[BACK_QUERIES * PADDED], gradient_rows[BACK_QUERIES * PADDED];
   float sums[BACK_QUERIES * PADDED];             // the gradient of the query
   float lse[BACK_QUERIES], inner[BACK_QUERIES];  // to the base of two; gradient times output
-  float key[BACK_KEYS * PADDED], value[BACK_KEYS * PADDED];
+  float key[BACK_KEYS * PADDED], value[BACK_KEYS * PADDED], d_key[BACK_KEYS * PADDED], d_value[BACK_KEYS * PADDED];
   float weights[BACK_QUERIES * BACK_KEYS], slopes[BACK_QUERIES * BACK_KEYS];  // by groups: (BACK_KEYS, LANES)
 };
 
@@ -257,25 +257,39 @@ static void go_back(BackScratch& at, int first, int keys, Visible visible) {
   mix(slopes, at.key, visible.some, at.sums + first * PADDED);
 }
 
-// Gradients of query (batch, heads, rows, DIM), and of key and value (batch, heads, keys, PADDED: the first DIM of each
-// row), all without gaps, from that of the output and the log-sum-exp of a softmax over these keys and maybe others
-// (FlashAttention, algorithm 4). Strides are those of gradient, query, key, value, out and lse.
+// Adds the first DIM numbers of each row of `from`, times a factor.
+static void add_rows(const float* from, int rows, float factor, float* to, int64_t stride) {
+  for (int i = 0; i < rows; i++)
+    for (int d = 0; d < DIM; d++) to[i * stride + d] += from[i * PADDED + d] * factor;
+}
+
+// How many neighbours of a batch element share rows with it, itself included, by the strides of what is written.
+static int64_t neighbours(Strides strides, int64_t batch, int64_t rows) {
+  if (batch == 1 || strides.batch == 0) return batch;
+  const int64_t reach = (rows - 1) * strides.row + DIM;
+  return std::min(batch, (reach + strides.batch - 1) / strides.batch);
+}
+
+// Adds to d_query (batch, heads, rows, DIM), d_key and d_value (batch, heads, keys, DIM) the gradients that follow from
+// that of the output and the log-sum-exp of a softmax over these keys and maybe others (FlashAttention, algorithm 4).
+// Batch elements may share keys. Strides: of gradient, query, key, value, out, lse, d_query, d_key and d_value.
 extern "C" void unfold(
     const ELEMENT* gradient, const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, const ELEMENT* out,
     const float* lse, float* d_query, float* d_key, float* d_value, const int64_t* sizes, const Strides* strides,
     float scale, int causal, int threads) {
   const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
   const Strides g = strides[0], q = strides[1], k = strides[2], v = strides[3], o = strides[4], l = strides[5];
+  const Strides dq = strides[6], dk = strides[7], dv = strides[8];
+  const int64_t apart = std::max(neighbours(dk, batch, keys), neighbours(dv, batch, keys));
 #pragma omp parallel num_threads(threads)
-  {
+  for (int64_t turn = 0; turn < apart; turn++) {  // in each, batch elements that share nothing
     static thread_local BackScratch at;
+    const int64_t some = (batch - turn + apart - 1) / apart;
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < batch * heads; task++) {
-      const int64_t b = task / heads, h = task % heads;
+    for (int64_t task = 0; task < some * heads; task++) {
+      const int64_t b = turn + task / heads * apart, h = task % heads;
       const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
-      float *to_keys = d_key + task * keys * PADDED, *to_values = d_value + task * keys * PADDED;
-      std::fill_n(to_keys, keys * PADDED, 0.f);
-      std::fill_n(to_values, keys * PADDED, 0.f);
+      float *to_keys = d_key + b * dk.batch + h * dk.head, *to_values = d_value + b * dv.batch + h * dv.head;
       for (int64_t first = 0; first < rows; first += BACK_QUERIES) {
         const int count = std::min<int64_t>(BACK_QUERIES, rows - first), padded = (count + LANES - 1) / LANES * LANES;
         take_up(at, count, padded, scale, {gradient + b * g.batch + h * g.head + first * g.row, g.row},
@@ -288,21 +302,19 @@ extern "C" void unfold(
           widen_rows(its_keys + start * k.row, k.row, together, at.key);
           widen_rows(its_values + start * v.row, v.row, together, at.value);
           for (int i = 0; i < padded; i += LANES) go_back(at, i, together, Visible(causal, first + i, start, together));
+          std::fill_n(at.d_key, together * PADDED, 0.f);
+          std::fill_n(at.d_value, together * PADDED, 0.f);
           in_blocks<ROWS>(0, together, [&](auto count, int i) {
-            const int64_t row = (start + i) * PADDED;
-            const int groups = padded / LANES, apart = BACK_KEYS * LANES;
+            const int groups = padded / LANES, size = BACK_KEYS * LANES;
             const float *weights = at.weights + i * LANES, *slopes = at.slopes + i * LANES;
-            add_up<count(), LANES, 1>(weights, at.gradient_rows, LANES, to_values + row, groups, apart);
-            add_up<count(), LANES, 1>(slopes, at.query_rows, LANES, to_keys + row, groups, apart);
+            add_up<count(), LANES, 1>(weights, at.gradient_rows, LANES, at.d_value + i * PADDED, groups, size);
+            add_up<count(), LANES, 1>(slopes, at.query_rows, LANES, at.d_key + i * PADDED, groups, size);
           });
+          add_rows(at.d_key, together, 1.f, to_keys + start * dk.row, dk.row);
+          add_rows(at.d_value, together, 1.f, to_values + start * dv.row, dv.row);
         }
-        float* to_queries = d_query + (task * rows + first) * DIM;
-        for (int i = 0; i < count; i++)
-          for (int d = 0; d < DIM; d++) to_queries[i * DIM + d] = at.sums[i * PADDED + d] * scale;
+        add_rows(at.sums, count, scale, d_query + b * dq.batch + h * dq.head + first * dq.row, dq.row);
       }
     }
   }
 }
-
-// Numbers from one row of the gradient of a key to the next.
-extern "C" int padded_dim() { return PADDED; }

@@ -93,6 +93,52 @@ class CpuLanes:
             torch.get_num_threads(),
         )
 
+    def unfold(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        causal: bool,
+        scale: float,
+        d_query: torch.Tensor,
+        d_key: torch.Tensor,
+        d_value: torch.Tensor,
+    ) -> None:
+        """Add the gradients that `Kernel.backward` gives to those of query, key and value, in place.
+
+        Args:
+            grad: shape (B, H, Lq, D).
+            query: shape (B, H, Lq, D).
+            key: shape (B, H, Lk, D).
+            value: shape (B, H, Lk, D).
+            out: shape (B, H, Lq, D).
+            lse: float32, shape (B, H, Lq).
+            causal: whether query t sees the keys 0 .. t only.
+            scale: factor on the scores, above 0.
+            d_query: float32, shape (B, H, Lq, D); no two of its rows are one.
+            d_key: float32, shape (B, H, Lk, D); rows of batch elements may be the same, also those of ``d_value``.
+            d_value: float32, shape (B, H, Lk, D).
+
+        Raises:
+            ProblemError: query, key and value do not go together, or are not on the CPU.
+            UnsupportedError: the kernel cannot be compiled here.
+        """
+        self._require_alike(query, key, value)
+        grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+        operands = (grad, query, key, value, out, lse, d_query, d_key, d_value)
+        batch, heads, rows, head_dim = query.shape
+        functions(_name(query.dtype), head_dim).unfold(
+            *(x.data_ptr() for x in operands),
+            (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2]),
+            _strides(operands),
+            scale,
+            causal,
+            torch.get_num_threads(),
+        )
+
     def backward(
         self,
         grad: torch.Tensor,
@@ -105,21 +151,9 @@ class CpuLanes:
         scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradients of query, key and value, float32; see `Kernel.backward`."""
-        self._require_alike(query, key, value)
-        operands = (grad if grad.stride(-1) == 1 else grad.contiguous(), query, key, value, out, lse)
-        (batch, heads, rows, head_dim), keys = query.shape, key.shape[2]
-        kernel = functions(_name(query.dtype), head_dim)
-        d_query = torch.empty(query.shape)
-        d_key, d_value = (torch.empty(batch, heads, keys, kernel.padded_dim) for _ in range(2))
-        kernel.unfold(
-            *(x.data_ptr() for x in (*operands, d_query, d_key, d_value)),
-            (ctypes.c_int64 * 4)(batch, heads, rows, keys),
-            _strides(operands),
-            scale,
-            causal,
-            torch.get_num_threads(),
-        )
-        return d_query, d_key[..., :head_dim], d_value[..., :head_dim]
+        gradients = torch.zeros(query.shape), torch.zeros(key.shape), torch.zeros(value.shape)
+        self.unfold(grad, query, key, value, out, lse, causal, scale, *gradients)
+        return gradients
 
     def _require_alike(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """The C++ reads what it is told is there.
@@ -148,14 +182,10 @@ def _name(dtype: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class Functions:
-    """Those of the source file, compiled for a dtype and a head_dim.
-
-    ``padded_dim``: numbers from one row to the next in what ``unfold`` writes of keys and values.
-    """
+    """Those of the source file, compiled for a dtype and a head_dim."""
 
     fold: Fold
     unfold: Callable[..., None]
-    padded_dim: int
 
 
 @cache
@@ -168,7 +198,7 @@ def functions(dtype: str, head_dim: int) -> Functions:
     found = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype])
     found.unfold.argtypes = [*[ctypes.c_void_p] * 11, ctypes.c_float, ctypes.c_int, ctypes.c_int]
     found.unfold.restype = None
-    return Functions(prototyped(found), found.unfold, found.padded_dim())
+    return Functions(prototyped(found), found.unfold)
 
 
 def prototyped(found: ctypes.CDLL) -> Fold:

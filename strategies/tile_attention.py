@@ -21,6 +21,7 @@ from autotune.strategies.tiles import Span, Tile
 Merge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 Fold = Callable[[Tile, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], None]
 Backward = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # see `Kernel.backward`
+Unfold = Callable[..., None]  # see `CpuLanes.unfold`
 Part = tuple[QueryBlock, torch.Tensor, torch.Tensor]  # some tiles of a block, and the key and value they are views of
 
 
@@ -69,6 +70,7 @@ class TilePlan:
     blocks: TileSchedule
     fold: Fold
     backward: Backward
+    unfold: Unfold | None = None  # what adds that share to them in place, if the kernel can
     copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
 
     def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
@@ -225,15 +227,30 @@ def _backward(
             *(plan.reads(tile.query, _query_views(tile, x)) for x in (out, lse)),
             strict=True,
         )
+        places = _places(tile, d_query, d_key, d_value) if plan.unfold else None
         for index, (g, q, k, v, o, total_lse) in enumerate(operands):
             if tile.multiplicity > 1:  # each probability is that of one of so many equal keys
                 total_lse = total_lse - math.log(tile.multiplicity)
+            if plan.unfold and places:
+                plan.unfold(g, q, k, v, o, total_lse, tile.causal, scale, *places[index])
+                continue
             d_q, d_k, d_v = plan.backward(g, q, k, v, o, total_lse, tile.causal, scale)
             tile.query.add(d_query[:, tile.heads], index, d_q)
             _add_to_keys(tile, d_key, d_k, heads, index)
             _add_to_keys(tile, d_value, d_v, heads, index)
             del g, q, k, v, o, total_lse, d_q, d_k, d_v  # not beside those of the next tile
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype)
+
+
+def _places(
+    tile: Tile, d_query: torch.Tensor, d_key: torch.Tensor, d_value: torch.Tensor
+) -> list[tuple[torch.Tensor, ...]] | None:
+    """The gradients of a tile's rows, view by view; None where no views have them, each query's apart."""
+    grouped = d_key.shape[1] != d_query.shape[1]
+    if grouped or isinstance(tile.key, Gather) or isinstance(tile.query, Gather) or tile.query.overlaps:
+        return None
+    where = (tile.query, d_query), (tile.key, d_key), (tile.key, d_value)
+    return list(zip(*(span.views(x[:, tile.heads]) for span, x in where), strict=True))
 
 
 def _query_views(tile: Tile, x: torch.Tensor) -> Iterable[torch.Tensor]:

@@ -17,7 +17,7 @@ from autotune.strategies.pattern import Pattern
 from autotune.strategies.problem import Problem
 from autotune.strategies.space import Choice, Space
 from autotune.strategies.strategy import Attention, Strategy
-from autotune.strategies.tile_attention import Fold, Merge, TilePlan, bind, merge_rows, merging
+from autotune.strategies.tile_attention import Merge, TilePlan, bind, merge_rows, merging
 from autotune.strategies.tile_memory import TileSizes, tile_bytes
 from autotune.strategies.tile_schedule import Cuts, TileSchedule
 from autotune.strategies.tiles import Tile
@@ -94,9 +94,8 @@ class TileStrategy(Strategy):
         cuts = self._cuts(problem, config)
         schedule = TileSchedule(self.tiles(problem, pattern, config), problem.query_len, cuts)
         if isinstance(kernel, CpuLanes):
-            fold: Fold = kernel.fold
-        else:
-            fold = merging(kernel, _merge(config.string("compile", "off"), problem.dtype))
+            return TilePlan(schedule, kernel.fold, kernel.backward, kernel.unfold)
+        fold = merging(kernel, _merge(config.string("compile", "off"), problem.dtype))
         return TilePlan(schedule, fold, kernel.backward, copies=_copies(config))
 
     def _cuts(self, problem: Problem, config: Config) -> Cuts:

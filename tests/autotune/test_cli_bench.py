@@ -18,6 +18,7 @@ from test_worker import gone, wait_until
 
 from autotune.db.records import Status
 from autotune.db.store import Store
+from autotune.strategies.amx import has_amx
 from autotune.strategies.pattern import Dense
 from autotune.strategies.suite_efficiency import EFFICIENCY, LONG, SHORT, WINDOWS
 from autotune.strategies.suite_extreme import EXTREME
@@ -256,12 +257,19 @@ class TestEfficiency:
         ("words", "found"),
         [
             (("--direction", "training"), {"direction": "training"}),
-            (("--dtype", "bfloat16", "--direction", "forward"), {"dtype": "bfloat16", "direction": "forward"}),
+            (("--dtype", "float16", "--direction", "forward"), {"dtype": "float16", "direction": "forward"}),
         ],
     )
     def test_takes_direction_and_dtype(self, home, words, found):
         assert run(*self.WORDS, *words, "--db", home / "t.db").exit_code == 0
         assert self.names(home / "t.db", **found) == self.names(home / "t.db") == self.ROWS
+
+    def test_shows_the_kernel_for_bfloat16_where_it_runs(self, home):
+        """Elsewhere its rows say why it does not."""
+        result = run(*self.WORDS, "--dtype", "bfloat16", "--direction", "forward", "--db", home / "t.db")
+        measured = self.ROWS | {"dilated_amx": 2, "block_sparse_amx": 2}
+        assert self.names(home / "t.db") == measured
+        assert ("kernel is 'amx', but must be one of flash" in result.stdout) != has_amx()
 
     def test_named_rows_are_held_against_the_reference_too(self, home):
         result = run(*self.WORDS, "--implementation", "ring", "--direction", "forward", "--db", home / "t.db")

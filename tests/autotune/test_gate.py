@@ -48,6 +48,17 @@ def test_every_dtype_has_a_gate():
     assert set(GATE) == set(DTYPES)
 
 
+@pytest.mark.parametrize(("rounding", "passes"), [(2e-7, True), (5e-6, False)])
+def test_a_gradient_that_vanishes_may_be_rounding_and_no_more(rounding, passes):
+    """With a single key those of query and key are differences of equal numbers."""
+    problem = replace(PROBLEM, direction="training", query_len=1, kv_len=1)
+    inputs, oracle = posed(problem)
+    out, d_query, d_key, d_value = answer(problem, inputs)
+    reason = oracle.judge((out, d_query + rounding, d_key, d_value)).reason
+    assert (reason == "") == passes
+    assert passes or "query gradient" in reason
+
+
 @pytest.mark.parametrize("direction", ["forward", "training"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(

@@ -270,6 +270,31 @@ def test_strides_do_not_matter_on_the_way_back():
     )
 
 
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("stride", [32, 48, 96, 200])
+def test_gradients_are_added_where_they_belong_also_where_windows_share_keys(stride, step):
+    """And nothing beside them is touched."""
+    length = 5 * stride + 96 * step
+    key, value, query, grad = draw(*[(1, 2, length, 64)] * 2, *[(5, 2, 40, 64)] * 2)
+    windows = [x.as_strided((5, 2, 96, 64), (stride * 64, x.stride(1), step * 64, 1)) for x in (key, value)]
+    out, lse = fold(query, *windows)
+    before = draw(*[(1, 2, length, 72)] * 2, (5, 2, 40, 72), seed=1)
+    found = [x.clone() for x in before]
+    d_key, d_value = (x.as_strided((5, 2, 96, 64), (stride * 72, x.stride(1), step * 72, 1)) for x in found[:2])
+    KERNEL.unfold(grad, query, *windows, out, lse, False, 0.125, found[2][..., :64], d_key, d_value)
+
+    share = gradients(query, *windows, grad)
+    expected = [x.double() for x in before]
+    expected[2][..., :64] += share[0]
+    for x, its in zip(expected, share[1:], strict=False):
+        for window in range(5):
+            first = window * stride
+            x[:, :, first : first + 96 * step : step, :64] += its[window]
+    assert all(torch.equal(x[..., 64:], y[..., 64:]) for x, y in zip(found, before, strict=True))
+    for mine, right in zip(found, expected, strict=True):
+        assert float((mine - right).abs().max()) <= ROW_TOLERANCE * float(right.abs().max())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_way_back_of_half_precision_rounds_nothing_but_its_operands(dtype):
     query, key, value, grad = draw(*[(1, 2, 131, 64)] * 4, dtype=dtype)
