@@ -221,20 +221,20 @@ struct Rows { const Element* from; int64_t stride; };
 static void take_up(
     BackScratch& at, int count, int padded, float scale, Rows<ELEMENT> gradient, Rows<ELEMENT> query, Rows<ELEMENT> out,
     Rows<float> lse) {
+  widen_rows(query.from, query.stride, count, at.query_rows);
+  widen_rows(gradient.from, gradient.stride, count, at.gradient_rows);
+  std::fill_n(at.query_rows + count * PADDED, (padded - count) * PADDED, 0.f);
+  std::fill_n(at.gradient_rows + count * PADDED, (padded - count) * PADDED, 0.f);
   for (int i = 0; i < padded; i++) {
-    float *query_row = at.query_rows + i * PADDED, *gradient_row = at.gradient_rows + i * PADDED;
-    std::fill_n(query_row, PADDED, 0.f);
-    std::fill_n(gradient_row, PADDED, 0.f);
     at.inner[i] = 0.f, at.lse[i] = i < count ? lse.from[i * lse.stride] * LOG2_E : 0.f;
     for (int d = 0; d < DIM; d++) {
-      if (i < count) {
-        query_row[d] = widen(query.from[i * query.stride + d]) * scale;
-        gradient_row[d] = widen(gradient.from[i * gradient.stride + d]);
-        at.inner[i] += gradient_row[d] * widen(out.from[i * out.stride + d]);
-      }
-      const int transposed = i / LANES * LANES * DIM + d * LANES + i % LANES;
-      at.query[transposed] = query_row[d] * LOG2_E, at.gradient[transposed] = gradient_row[d];
+      at.query_rows[i * PADDED + d] *= scale;
+      if (i < count) at.inner[i] += at.gradient_rows[i * PADDED + d] * widen(out.from[i * out.stride + d]);
     }
+  }
+  for (int i = 0; i < padded; i += LANES) {
+    to_columns(at.query_rows + i * PADDED, at.query + i * DIM);
+    to_columns(at.gradient_rows + i * PADDED, at.gradient + i * DIM);
   }
   std::fill_n(at.sums, padded * PADDED, 0.f);
 }
@@ -249,7 +249,7 @@ static void go_back(BackScratch& at, int first, int keys, Visible visible) {
   for (int k = 0; k < visible.some; k++)
     for (int half = 0; half < LANES; half += WIDTH) {
       float *weight = weights + k * LANES + half, *slope = slopes + k * LANES + half;
-      const Vector x = power_of_two(load(weight) - load(lse + half));
+      const Vector x = power_of_two(load(weight) * LOG2_E - load(lse + half));
       store(weight, x), store(slope, x * (load(slope) - load(inner + half)));
     }
   std::fill_n(weights + visible.some * LANES, (keys - visible.some) * LANES, 0.f);
