@@ -236,6 +236,7 @@ static void take_up(
     to_columns(at.query_rows + i * PADDED, at.query + i * DIM);
     to_columns(at.gradient_rows + i * PADDED, at.gradient + i * DIM);
   }
+  for (int i = 0; i < padded * DIM; i++) at.query[i] *= LOG2_E;  // rounded as on the way there
   std::fill_n(at.sums, padded * PADDED, 0.f);
 }
 
@@ -249,7 +250,7 @@ static void go_back(BackScratch& at, int first, int keys, Visible visible) {
   for (int k = 0; k < visible.some; k++)
     for (int half = 0; half < LANES; half += WIDTH) {
       float *weight = weights + k * LANES + half, *slope = slopes + k * LANES + half;
-      const Vector x = power_of_two(load(weight) * LOG2_E - load(lse + half));
+      const Vector x = power_of_two(load(weight) - load(lse + half));
       store(weight, x), store(slope, x * (load(slope) - load(inner + half)));
     }
   std::fill_n(weights + visible.some * LANES, (keys - visible.some) * LANES, 0.f);
