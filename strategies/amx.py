@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from autotune.strategies.errors import UnsupportedError
-from autotune.strategies.lanes import CpuLanes, Fold, prototyped
+from autotune.strategies.lanes import SCRATCH_BYTES, CpuLanes, Fold, prototyped
 from autotune.strategies.native import library
 from autotune.strategies.problem import Problem
 
@@ -26,7 +26,7 @@ def has_amx() -> bool:
     Processors that say so and do not can be told apart by nothing but a crash; ``ONEDNN_MAX_CPU_ISA`` is the remedy for
     torch's own kernels, and holds for ours.
     """
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
     if not ("AMX" in allowed or allowed in ("DEFAULT", "ALL")) or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     return CPU_INFO.exists() and {"amx_bf16", "avx512_bf16"} <= set(CPU_INFO.read_text().split())
@@ -56,7 +56,7 @@ def _fold(head_dim: int) -> Fold:
     Raises:
         UnsupportedError: it cannot be compiled here, or the system does not let a process use AMX.
     """
-    found = library(SOURCE, *FLAGS, HEAD_DIM=head_dim, ELEMENT="BFloat16")
+    found = library(SOURCE, *FLAGS, HEAD_DIM=head_dim, ELEMENT="BFloat16", SCRATCH_BYTES=SCRATCH_BYTES)
     if not found.permitted():
         raise UnsupportedError(f"kernel {AMX} needs AMX, which the system does not let this process use")
     return prototyped(found)

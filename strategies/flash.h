@@ -73,7 +73,7 @@ static inline Vector power_of_two(Vector x) {
 
 struct Strides { int64_t batch, head, row; };
 
-// The natural logarithm of a sum of weights, which is 0, normal or NaN, to 1e-7.
+// The natural logarithm of a sum of weights, which is 0, normal or NaN, to 2e-7.
 static inline Vector logarithm(Vector x) {
   const Integers bits = (Integers)x - 0x3f3504f3;  // those of sqrt(1/2), where the fraction begins
   const Vector rest = (Vector)((bits & 0x7fffff) + 0x3f3504f3) - splat(1.f);
@@ -115,11 +115,13 @@ static inline void finish(float* top, const float* weight, int rows, float log_m
     store(top + i, load(top + i) * LN_2 + logarithm(load(weight + i)) + log_multiplicity);
 }
 
-// Merges sums of values, (DIM), and the weight and the log-sum-exp of their keys into a row and its log-sum-exp.
-static inline void merge(const float* sums, float weight, float own, bool fresh, float* row, float* row_lse) {
-  const float ahead = own - *row_lse, smaller = std::exp(-std::abs(ahead));
+// Merges sums of values, (DIM), and the weight and the log-sum-exp of their keys into a row and its log-sum-exp; where
+// `fresh`, nothing is there yet.
+static inline void merge(const float* sums, float weight, float own_lse, bool fresh, float* row, float* row_lse) {
+  const float ahead = own_lse == *row_lse ? 0.f : own_lse - *row_lse;  // also where no key was seen at all
+  const float smaller = std::exp(-std::abs(ahead));
   const float share = fresh ? 1.f : (ahead < 0 ? smaller : 1.f) / (1.f + smaller);
   const float factor = weight == 0 ? 0.f : share / weight;
   for (int d = 0; d < DIM; d++) row[d] = (fresh ? 0.f : row[d] * (1.f - share)) + sums[d] * factor;
-  *row_lse = fresh ? own : std::max(*row_lse, own) + std::log1p(smaller);
+  *row_lse = fresh ? own_lse : std::max(*row_lse, own_lse) + std::log1p(smaller);
 }

@@ -24,11 +24,14 @@ struct Scratch {
   float scores[BLOCK * KEYS];
   alignas(64) ELEMENT weights[BLOCK * KEYS];
   float sums[QUERIES * PADDED], added[BLOCK * BLOCK];  // of values
-  float top[QUERIES], weight[QUERIES];                 // largest score, and the sum of 2^(score - top)
+  float top[QUERIES], weight[QUERIES];  // largest score, still without its factor, and the sum of 2^(score - top)
 };
 
-// What `at` points to is written before, and read after: GCC does not know what instructions for tiles read and write.
+// All that is to be written before is, and nothing is read too early: GCC does not know what memory instructions for
+// tiles read and write. What `at` points to is kept in memory.
 static inline void in_memory(const void* at) { asm volatile("" : : "r"(at) : "memory"); }
+
+static_assert(sizeof(Scratch) <= SCRATCH_BYTES);
 
 // Eight tiles of full size, and afterwards those that whoever works on this thread too had set up.
 class FullTiles {
@@ -40,6 +43,7 @@ class FullTiles {
 
  public:
   FullTiles() {
+    in_memory(&before);
     _tile_storeconfig(&before);
     in_memory(&before);
     Shape full;
@@ -57,7 +61,7 @@ class FullTiles {
 
 // out (BLOCK, BLOCK) = left (BLOCK, BLOCK * steps) times two rows of `steps` tiles, `apart` from each other.
 static void multiply(const ELEMENT* left, int row, const Tile* right, int apart, int steps, float* out, int out_row) {
-  in_memory(left), in_memory(right);
+  in_memory(left);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -129,16 +133,16 @@ static float take_in(Scratch& at, int row, int i, int visible, int columns, floa
   std::fill_n(scores + visible, columns - visible, -std::numeric_limits<float>::infinity());
   Vector largest = load(scores);
   for (int k = SIDE; k < columns; k += SIDE) largest = larger(largest, load(scores + k));
-  const float before = at.top[row], top = std::max(before, _mm512_reduce_max_ps((__m512)largest) * factor);
+  const float before = at.top[row], top = std::max(before, _mm512_reduce_max_ps((__m512)largest));
   Vector weight = {};
   for (int k = 0; k < columns; k += BLOCK) {
-    const Vector low = power_of_two(load(scores + k) * factor - top);
-    const Vector high = power_of_two(load(scores + k + SIDE) * factor - top);
+    const Vector low = power_of_two((load(scores + k) - top) * factor);  // never above 0, however it is rounded
+    const Vector high = power_of_two((load(scores + k + SIDE) - top) * factor);
     weight += low + high;
     const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     _mm512_store_si512(at.weights + i * KEYS + k, (__m512i)both);
   }
-  const float decay = power_of_two(splat(before - top))[0];
+  const float decay = power_of_two(splat((before - top) * factor))[0];
   at.top[row] = top, at.weight[row] = at.weight[row] * decay + _mm512_reduce_add_ps((__m512)weight);
   return decay;
 }
@@ -194,6 +198,7 @@ extern "C" void fold(
         for (int i = 0; i < padded; i += BLOCK)
           take_in_block(at, i, first + i - start + 1, together, causal, scale * LOG2_E);
       }
+      for (int i = 0; i < padded; i++) at.top[i] *= scale * LOG2_E;
       finish(at.top, at.weight, padded, log_multiplicity);
       for (int i = 0; i < count; i++) {
         float* row = total + b * t.batch + h * t.head + (first + i) * t.row;

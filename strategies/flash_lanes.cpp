@@ -214,6 +214,8 @@ struct BackScratch {
   float weights[BACK_QUERIES * BACK_KEYS], slopes[BACK_QUERIES * BACK_KEYS];  // by groups: (BACK_KEYS, LANES)
 };
 
+static_assert(sizeof(Scratch) + sizeof(BackScratch) <= SCRATCH_BYTES);
+
 template <typename Element>
 struct Rows { const Element* from; int64_t stride; };
 

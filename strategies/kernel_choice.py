@@ -38,7 +38,7 @@ def kernel_by_name(problem: Problem, name: str) -> Kernel | CpuLanes:
     if problem.device == "cpu" and (kernel := FOLDING.get(name)):
         if (reason := kernel.refusal(problem)) is not None:
             raise UnsupportedError(f"kernel {name} {reason}")
-        kernel.fold_of(problem.dtype, problem.head_dim)  # compiled now, and not in the first call
+        kernel.compile(problem)
         return kernel
     if name not in (names := kernel_names(problem)):
         raise UnsupportedError(

@@ -19,8 +19,8 @@ LANES = "lanes"
 SOURCE = Path(__file__).with_name("flash_lanes.cpp")
 ELEMENTS = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
 MOST_HEAD_DIM = 512
-Fold = Callable[..., None]  # see `fold` of the source file
-SCRATCH_BYTES = 600 << 10  # of a thread, at most: `Scratch` and `BackScratch` of the source file
+Fold = Callable[..., None]  # see `fold` of flash_lanes.cpp
+SCRATCH_BYTES = 700 << 10  # of a thread, at most, in either source file
 
 
 def scratch_bytes() -> int:
@@ -45,6 +45,16 @@ class CpuLanes:
         if problem.head_dim > MOST_HEAD_DIM:
             return f"takes a head_dim of at most {MOST_HEAD_DIM}, not {problem.head_dim}"
         return None if compiler() else "needs a C++ compiler: install one, or name it in CXX"
+
+    def compile(self, problem: Problem) -> None:
+        """Compile what a problem needs now, and not in the first call.
+
+        Raises:
+            UnsupportedError: it cannot be compiled here.
+        """
+        self.fold_of(problem.dtype, problem.head_dim)
+        if problem.training:
+            functions(problem.dtype, problem.head_dim)
 
     def fold_of(self, dtype: str, head_dim: int) -> Fold:
         """What folds operands of a dtype and a head_dim.
@@ -195,7 +205,7 @@ def functions(dtype: str, head_dim: int) -> Functions:
     Raises:
         UnsupportedError: it cannot be compiled here.
     """
-    found = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype])
+    found = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype], SCRATCH_BYTES=SCRATCH_BYTES)
     found.unfold.argtypes = [*[ctypes.c_void_p] * 11, ctypes.c_float, ctypes.c_int, ctypes.c_int]
     found.unfold.restype = None
     return Functions(prototyped(found), found.unfold)

@@ -4,6 +4,7 @@ from functools import partial
 
 from autotune.strategies.amx import AMX
 from autotune.strategies.config import Config, Value
+from autotune.strategies.kernel_choice import FOLDING
 from autotune.strategies.lanes import LANES
 from autotune.strategies.pattern import Dense, Pattern
 from autotune.strategies.pattern_block_sparse import LocalWindow
@@ -28,7 +29,7 @@ def _strategy(name: str, definition: str, patterns: tuple[Pattern, ...]) -> Impl
 
 def _on_own(kernel: str, strategy: str, patterns: tuple[Pattern, ...], **params: Value) -> Implementation:
     def config(problem: Problem, pattern: Pattern) -> Config | None:
-        takes = problem.device == "cpu" and (kernel != AMX or problem.dtype == "bfloat16")  # on whatever machine
+        takes = problem.device == "cpu" and problem.dtype in FOLDING[kernel].dtypes  # on whatever machine
         return configured(strategy, problem, pattern, kernel=kernel, **params) if takes else None
 
     return Implementation(

@@ -129,9 +129,10 @@ def test_views_may_overlap():
 def test_what_is_not_finite_stays_so_where_the_definition_says_so(operand, at, infinity):
     operands = draw(*[(1, 1, 300, 64)] * 3)
     operands[operand][0, 0, at, 5] = infinity
-    total, _ = fold(*operands)
-    right, _ = softmax(*operands)
+    (total, lse), (right, right_lse) = fold(*operands), softmax(*operands)
     assert torch.equal(total.isfinite(), right.isfinite())
+    assert torch.equal(lse.isfinite(), right_lse.isfinite())
+    assert torch.equal(lse == -torch.inf, right_lse == -torch.inf)
 
 
 @needs_amx
@@ -155,6 +156,30 @@ def test_large_scores_do_not_overflow_and_small_weights_vanish():
     query[:], key[:] = 1.0, 0.0
     key[:, :, 3], key[:, :, 4], key[:, :, 5] = 1e4 / 64, (1e4 - 20) / 64, -1e4 / 64
     assert_right(fold(query, key, value, scale=1.0), (query, key, value), scale=1.0)
+
+
+@needs_amx
+@pytest.mark.parametrize("size", [1e3, 3e4, 1e8])
+def test_scores_of_any_size_keep_the_largest_weight_at_one(size):
+    query, key, value = draw(*[(1, 2, 131, 64)] * 3)
+    operands = query * size, key * size, value
+    assert_right(fold(*operands), operands)
+
+
+@needs_amx
+def test_scores_far_below_zero_are_scores_like_others():
+    query, key, value = draw(*[(1, 2, 70, 64)] * 3)
+    query[:], key[:] = 1.0, -150.0
+    assert_right(fold(query, key, value), (query, key, value))
+
+
+@needs_amx
+def test_values_of_an_earlier_block_do_not_reach_a_later_one():
+    """Whose weights beyond its last key are zero: they would be multiplied by NaN."""
+    query, key, value = draw(*[(1, 1, 64, 64)] * 3)
+    fold(query, key, value * torch.nan)
+    operands = query, key[:, :, :33], value[:, :, :33]
+    assert_right(fold(*operands), operands)
 
 
 @needs_amx
@@ -188,7 +213,6 @@ def test_calls_of_two_threads_do_not_meet():
 
 @needs_amx
 def test_torchs_own_tiles_are_as_it_left_them():
-    """It keeps in mind for which shapes a thread's tiles are set up, and does not look again."""
     left, right = draw((77, 96), (96, 45), seed=3)
     operands = draw(*[(1, 2, 300, 64)] * 3)
     product, attended = left @ right, torch.nn.functional.scaled_dot_product_attention(*operands)

@@ -161,6 +161,24 @@ def test_keys_with_scores_of_minus_infinity_are_as_good_as_absent(first):
     assert_right((total, lse), right)
 
 
+def test_folds_over_keys_that_are_all_absent_leave_a_softmax_over_none():
+    query, key, value = draw(*[(1, 2, 40, 64)] * 3)
+    query[..., 0] = 1.0
+    absent = key.clone()
+    absent[..., 0] = -torch.inf
+    total, lse = fold(query, absent, value)
+    KERNEL.fold(tile(fresh=False), query, absent, value, total, lse, 0.125)
+    assert bool((lse == -torch.inf).all())
+    KERNEL.fold(tile(fresh=False), query, key, value, total, lse, 0.125)
+    assert_right((total, lse), softmax(query, key, value))
+
+
+def test_scores_far_below_zero_are_scores_like_others():
+    query, key, value = draw(*[(1, 2, 70, 64)] * 3)
+    query[:], key[:] = 1.0, -150.0
+    assert_right(fold(query, key, value), softmax(query, key, value))
+
+
 def test_large_scores_do_not_overflow_and_small_weights_vanish():
     query, key, value = draw(*[(1, 2, 131, 64)] * 3)
     rounding = 2**-23 * 100 * float((query @ key.transpose(-1, -2)).abs().max())  # of the largest score
@@ -216,7 +234,7 @@ def test_operands_that_do_not_go_together_are_refused_and_not_read(change):
 
 def test_a_library_shows_nothing_but_its_function():
     """Names that libraries for other head_dims have too could be taken from whichever was loaded first."""
-    library = native.library(lanes.SOURCE, HEAD_DIM=64, ELEMENT="float")
+    library = native.library(lanes.SOURCE, HEAD_DIM=64, ELEMENT="float", SCRATCH_BYTES=lanes.SCRATCH_BYTES)
     assert library.fold
     shared = [f"_Z5scoreILi{rows}EEvPKfS1_Pf" for rows in range(1, 13)]
     assert [name for name in shared if hasattr(library, name)] == []
