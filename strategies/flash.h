@@ -115,13 +115,63 @@ static inline void finish(float* top, const float* weight, int rows, float log_m
     store(top + i, load(top + i) * LN_2 + logarithm(load(weight + i)) + log_multiplicity);
 }
 
-// Merges sums of values, (DIM), and the weight and the log-sum-exp of their keys into a row and its log-sum-exp; where
-// `fresh`, nothing is there yet.
-static inline void merge(const float* sums, float weight, float own_lse, bool fresh, float* row, float* row_lse) {
-  const float ahead = own_lse == *row_lse ? 0.f : own_lse - *row_lse;  // also where no key was seen at all
-  const float smaller = std::exp(-std::abs(ahead));
-  const float share = fresh ? 1.f : (ahead < 0 ? smaller : 1.f) / (1.f + smaller);
-  const float factor = weight == 0 ? 0.f : share / weight;
-  for (int d = 0; d < DIM; d++) row[d] = (fresh ? 0.f : row[d] * (1.f - share)) + sums[d] * factor;
-  *row_lse = fresh ? own_lse : std::max(*row_lse, own_lse) + std::log1p(smaller);
+static inline void narrow(float x, float& to) { to = x; }
+static inline void narrow(float x, BFloat16& to) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  to.bits = x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
 }
+static inline void narrow(float x, Float16& to) {
+  uint32_t bits, small;
+  std::memcpy(&bits, &x, 4);
+  const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  const float raised = from_bits(magnitude) + 0.5f;  // by which what is below 2^-14 is rounded to multiples of 2^-24
+  std::memcpy(&small, &raised, 4);
+  const uint32_t rounded = magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1);
+  const uint32_t finite = magnitude < 113u << 23 ? small - 0x3f000000 : std::min(rounded >> 13, 0x7c00u);
+  to.bits = sign | (magnitude > 0x7f800000 ? 0x7e00 : finite);
+}
+
+// Writes a row of sums of values, (DIM), over the weight of their keys.
+template <typename Row>
+static inline void put(const float* sums, float weight, Row* row) {
+  const float factor = weight == 0 ? 0.f : 1.f / weight;
+  for (int d = 0; d < DIM; d++) narrow(sums[d] * factor, row[d]);
+}
+
+// Merges sums of values, (DIM), and the weight and the log-sum-exp of their keys into a row and its log-sum-exp.
+static inline void merge(const float* sums, float weight, float own_lse, float* row, float* row_lse) {
+  const float ahead = own_lse == *row_lse ? 0.f : own_lse - *row_lse;  // also where no key was seen at all
+  const float smaller = std::exp(-std::abs(ahead)), share = (ahead < 0 ? smaller : 1.f) / (1.f + smaller);
+  const float factor = weight == 0 ? 0.f : share / weight;
+  for (int d = 0; d < DIM; d++) row[d] = row[d] * (1.f - share) + sums[d] * factor;
+  *row_lse = std::max(*row_lse, own_lse) + std::log1p(smaller);
+}
+
+// What a softmax finds in its rows: another one that it merges with, nothing, or rows of 16 bits for it alone.
+enum Found { ANOTHER, NOTHING, NARROW };
+
+// Rows of results, and their log-sum-exps.
+struct Results {
+  void* rows;
+  float* lse;
+  Strides rows_by, lse_by;
+  Found found;
+
+  // Takes those of `count` queries from `first` on: their sums of values, `apart`, with the weights of their keys and
+  // the log-sum-exps.
+  void take(
+      int64_t b, int64_t h, int64_t first, int count, const float* sums, int apart, const float* weight,
+      const float* own_lse) const {
+    for (int i = 0; i < count; i++, sums += apart) {
+      const int64_t at = b * rows_by.batch + h * rows_by.head + (first + i) * rows_by.row;
+      float* row_lse = lse + b * lse_by.batch + h * lse_by.head + (first + i) * lse_by.row;
+      if (found == ANOTHER) {
+        merge(sums, weight[i], own_lse[i], (float*)rows + at, row_lse);
+        continue;
+      }
+      *row_lse = own_lse[i];
+      found == NARROW ? put(sums, weight[i], (ELEMENT*)rows + at) : put(sums, weight[i], (float*)rows + at);
+    }
+  }
+};

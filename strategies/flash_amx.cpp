@@ -171,15 +171,17 @@ static void take_in_block(Scratch& at, int first, int64_t visible, int keys, boo
 
 // As that of flash_lanes.cpp.
 extern "C" void fold(
-    const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, float* total, float* lse, const int64_t* sizes,
-    const Strides* strides, float scale, float log_multiplicity, int causal, int fresh, int threads) {
+    const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, void* total, float* lse, const int64_t* sizes,
+    const Strides* strides, float scale, float log_multiplicity, int causal, Found found, int threads) {
   const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
   const int64_t blocks = (rows + QUERIES - 1) / QUERIES;
-  const Strides q = strides[0], k = strides[1], v = strides[2], t = strides[3], l = strides[4];
+  const Strides q = strides[0], k = strides[1], v = strides[2];
+  const Results results = {total, lse, strides[3], strides[4], found};
 #pragma omp parallel num_threads(threads)
   {
     const FullTiles tiles;
-    static thread_local Scratch at;
+    static thread_local Scratch own;
+    Scratch& at = own;  // found once, and not at every access
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < batch * heads * blocks; task++) {
       const int64_t b = task / (heads * blocks), h = task / blocks % heads;
@@ -200,11 +202,7 @@ extern "C" void fold(
       }
       for (int i = 0; i < padded; i++) at.top[i] *= scale * LOG2_E;
       finish(at.top, at.weight, padded, log_multiplicity);
-      for (int i = 0; i < count; i++) {
-        float* row = total + b * t.batch + h * t.head + (first + i) * t.row;
-        float* row_lse = lse + b * l.batch + h * l.head + (first + i) * l.row;
-        merge(at.sums + i * PADDED, at.weight[i], at.top[i], fresh, row, row_lse);
-      }
+      results.take(b, h, first, count, at.sums, PADDED, at.weight, at.top);
     }
   }
 }

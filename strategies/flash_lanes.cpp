@@ -156,16 +156,18 @@ static void to_columns(const float* rows, float* columns) {
 
 // Folds softmax(query key^T * scale) value, each key counted `multiplicity` times, into `total` and its log-sum-exp:
 // query (batch, heads, rows, DIM), key and value (batch, heads, keys, DIM), total (batch, heads, rows, DIM), lse
-// (batch, heads, rows). Where `fresh`, there is nothing in `total` yet. Causal: query i sees the keys 0 .. i.
+// (batch, heads, rows). `total` is of ELEMENTs where `found` is NARROW. Causal: query i sees the keys 0 .. i.
 extern "C" void fold(
-    const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, float* total, float* lse, const int64_t* sizes,
-    const Strides* strides, float scale, float log_multiplicity, int causal, int fresh, int threads) {
+    const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, void* total, float* lse, const int64_t* sizes,
+    const Strides* strides, float scale, float log_multiplicity, int causal, Found found, int threads) {
   const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
   const int64_t blocks = (rows + QUERIES - 1) / QUERIES;
-  const Strides q = strides[0], k = strides[1], v = strides[2], t = strides[3], l = strides[4];
+  const Strides q = strides[0], k = strides[1], v = strides[2];
+  const Results results = {total, lse, strides[3], strides[4], found};
 #pragma omp parallel num_threads(threads)
   {
-    static thread_local Scratch at;
+    static thread_local Scratch own;
+    Scratch& at = own;  // found once, and not at every access
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < batch * heads * blocks; task++) {
       const int64_t b = task / (heads * blocks), h = task / blocks % heads;
@@ -195,11 +197,7 @@ extern "C" void fold(
         }
       }
       finish(at.top, at.weight, padded, log_multiplicity);
-      for (int i = 0; i < count; i++) {
-        float* row = total + b * t.batch + h * t.head + (first + i) * t.row;
-        float* row_lse = lse + b * l.batch + h * l.head + (first + i) * l.row;
-        merge(at.sums + i * PADDED, at.weight[i], at.top[i], fresh, row, row_lse);
-      }
+      results.take(b, h, first, count, at.sums, PADDED, at.weight, at.top);
     }
   }
 }
@@ -286,7 +284,8 @@ extern "C" void unfold(
   const int64_t apart = std::max(neighbours(dk, batch, keys), neighbours(dv, batch, keys));
 #pragma omp parallel num_threads(threads)
   for (int64_t turn = 0; turn < apart; turn++) {  // in each, batch elements that share nothing
-    static thread_local BackScratch at;
+    static thread_local BackScratch own;
+    BackScratch& at = own;
     const int64_t some = (batch - turn + apart - 1) / apart;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < some * heads; task++) {

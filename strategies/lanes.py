@@ -20,6 +20,7 @@ SOURCE = Path(__file__).with_name("flash_lanes.cpp")
 ELEMENTS = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
 MOST_HEAD_DIM = 512
 Fold = Callable[..., None]  # see `fold` of flash_lanes.cpp
+ANOTHER, NOTHING, NARROW = range(3)  # see `Found` of flash.h
 SCRATCH_BYTES = 700 << 10  # of a thread, at most, in either source file
 
 
@@ -81,7 +82,7 @@ class CpuLanes:
             query: shape (B, H, Lq, D).
             key: shape (B, H, Lk, D).
             value: shape (B, H, Lk, D).
-            total: running output, float32, shape (B, H, Lq, D).
+            total: running output, float32, shape (B, H, Lq, D); of the query's dtype where no other tile has its rows.
             total_lse: its log-sum-exp, float32, shape (B, H, Lq).
             scale: factor on the scores, above 0.
 
@@ -99,7 +100,7 @@ class CpuLanes:
             scale,
             math.log(tile.multiplicity),
             tile.causal,
-            tile.fresh,
+            NARROW if total.dtype != torch.float32 else NOTHING if tile.fresh else ANOTHER,
             torch.get_num_threads(),
         )
 

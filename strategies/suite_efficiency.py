@@ -57,9 +57,9 @@ EFFICIENCY = Suite(
         _strategy("ring", "The same, keys and values visited in chunks.", (LONG, SHORT)),
         _strategy("block_sparse", "Block-sparse attention as dense tiles, a run of key blocks at a time.", WINDOWS),
         _on_own(LANES, "dilated", (LONG, SHORT)),
-        _on_own(LANES, "block_sparse", WINDOWS, query_tile=0),
+        _on_own(LANES, "block_sparse", WINDOWS, query_tile=0, query_block=0),
         _on_own(AMX, "dilated", (LONG, SHORT)),
-        _on_own(AMX, "block_sparse", WINDOWS, query_tile=0),
+        _on_own(AMX, "block_sparse", WINDOWS, query_tile=0, query_block=0),
         # Not for dilated patterns, in whose masks a CPU spends a hundred times as long.
         _strategy("flex", "FlexAttention, compiled, with a block mask that is built directly.", WINDOWS),
         Implementation(

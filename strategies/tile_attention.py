@@ -71,6 +71,7 @@ class TilePlan:
     fold: Fold
     backward: Backward
     unfold: Unfold | None = None  # what adds that share to them in place, if the kernel can
+    narrows: bool = False  # whether results are rounded as they are folded, where no other tile has their rows
     copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
 
     def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
@@ -166,7 +167,8 @@ def run_blocks(
     for block, parts in blocks:
         rows = slice(block.start, block.stop)
         target = out[:, :, rows]
-        total = target if out.dtype == lse.dtype else torch.empty_like(target, dtype=lse.dtype)
+        alone = plan.narrows and all(tile.fresh for tile in block.tiles)
+        total = target if alone or out.dtype == lse.dtype else torch.empty_like(target, dtype=lse.dtype)
         if block.fresh_rows < total[0, ..., 0].numel():
             total.zero_()  # rows that no fresh tile writes first start as a softmax over no keys
         for part, key, value in parts:

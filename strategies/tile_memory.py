@@ -70,7 +70,8 @@ def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, *, copies: bool, 
     calls = {_largest_call(size, problem, cuts, copies) for size in sizes.distinct}
     rows, item, wide = problem.batch * problem.heads * problem.query_len, problem.torch_dtype.itemsize, _wide(problem)
     results = problem.output_bytes + rows * wide
-    sums = 0 if item == wide else problem.batch * problem.heads * cuts.queries * problem.head_dim * wide
+    alone = folds and not any(call.merged_rows for call in calls)  # each tile with its rows, to which it is rounded
+    sums = 0 if alone or item == wide else problem.batch * problem.heads * cuts.queries * problem.head_dim * wide
     forward = results + sums + max(call.forward_bytes(problem, folds=folds) for call in calls)
     if not problem.training:
         return forward

@@ -94,7 +94,7 @@ class TileStrategy(Strategy):
         cuts = self._cuts(problem, config)
         schedule = TileSchedule(self.tiles(problem, pattern, config), problem.query_len, cuts)
         if isinstance(kernel, CpuLanes):
-            return TilePlan(schedule, kernel.fold, kernel.backward, kernel.unfold)
+            return TilePlan(schedule, kernel.fold, kernel.backward, kernel.unfold, narrows=True)
         fold = merging(kernel, _merge(config.string("compile", "off"), problem.dtype))
         return TilePlan(schedule, fold, kernel.backward, copies=_copies(config))
 

@@ -90,6 +90,16 @@ def test_further_keys_are_merged_into_a_running_softmax(causal, multiplicity):
 
 
 @needs_amx
+@pytest.mark.parametrize("head_dim", [64, 40])
+def test_results_for_rows_of_half_precision_are_rounded_at_the_end(head_dim):
+    operands = draw((2, 3, 131, head_dim), (2, 3, 517, head_dim), (2, 3, 517, head_dim))
+    (wide, lse), rows, rows_lse = fold(*operands), strided(operands[0]), torch.empty(2, 3, 131)
+    KERNEL.fold(tile(), *operands, rows, rows_lse, head_dim**-0.5)
+    assert rows.equal(wide.bfloat16())
+    assert rows_lse.equal(lse)
+
+
+@needs_amx
 def test_a_running_softmax_over_no_keys_is_replaced():
     operands = draw(*[(1, 2, 131, 64)] * 3)
     total, lse = torch.zeros(1, 2, 131, 64), torch.full((1, 2, 131), -torch.inf)

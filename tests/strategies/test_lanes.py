@@ -133,6 +133,20 @@ def test_every_number_of_half_precision_is_widened_exactly(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_results_for_rows_of_half_precision_are_rounded_as_torch_does(dtype):
+    """All numbers, and what lies halfway between neighbours: two keys that count alike make it."""
+    numbers = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(dtype)
+    query = torch.zeros(1024, 1, 5, 64, dtype=dtype)
+    for other in (numbers, numbers.roll(1)):
+        value = torch.stack([numbers, other]).unflatten(1, (1024, 1, 64)).movedim(0, 2)
+        operands = query, torch.zeros_like(value), value
+        (wide, lse), rows, rows_lse = fold(*operands), poisoned(query.shape, dtype), torch.empty(query.shape[:3])
+        KERNEL.fold(tile(), *operands, rows, rows_lse, 1.0)
+        torch.testing.assert_close(rows, wide.to(dtype), rtol=0, atol=0, equal_nan=True)
+        assert rows_lse.equal(lse)
+
+
 @pytest.mark.parametrize("infinity", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("operand", [0, 1, 2])
 @pytest.mark.parametrize("at", [0, 70, 299])

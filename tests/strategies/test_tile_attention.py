@@ -9,6 +9,8 @@ from contract import draw
 from autotune.strategies.catalog import STRATEGIES, build
 from autotune.strategies.config import Config
 from autotune.strategies.flash_buffers import forward_buffers
+from autotune.strategies.lanes import scratch_bytes
+from autotune.strategies.native import compiler
 from autotune.strategies.pattern_dilated import Dilated
 from autotune.strategies.problem import Problem
 
@@ -40,3 +42,18 @@ def test_the_estimate_counts_results_and_sums_in_what_they_are_kept_in(dtype, su
     beside = dilated.memory_bytes(longer, pattern, config) - longer.output_bytes - 8448 * max(4, item)
     call = 256 * (64 * item + max(4, item)) + forward_buffers(longer, 256, 256)
     assert beside == call + 256 * 64 * sums
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize(("lengths", "alone"), [((32,), True), ((32, 96), False)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rows_of_half_precision_that_a_single_tile_has_need_no_sums_beside_them(monkeypatch, dtype, lengths, alone):
+    problem = Problem.self_attention(96, heads=2, head_dim=8, dtype=dtype)
+    pattern, config = Dilated(lengths, (1,) * len(lengths)), Config.of("dilated", kernel="lanes", query_block=0)
+    attention, operands = build(problem, pattern, config), draw(problem)
+    allocate, sums = torch.empty_like, []
+    monkeypatch.setattr(torch, "empty_like", lambda *like, **options: sums.append(like) or allocate(*like, **options))
+    attention(*operands)
+    assert len(sums) == (0 if alone else 1)
+    beside = STRATEGIES["dilated"].memory_bytes(problem, pattern, config) - problem.output_bytes - 2 * 96 * 4
+    assert beside == scratch_bytes() + (0 if alone else 2 * problem.output_bytes)
