@@ -1,4 +1,4 @@
-// What kernels for CPUs share: vectors, numbers of 16 bits, powers of two, and the merge of two softmaxes.
+// What kernels for CPUs share: vectors, numbers of 16 bits, powers of two, and a call's way from task to task.
 
 #pragma once
 
@@ -27,6 +27,14 @@ constexpr float LOG2_E = 1.44269504088896f, LN_2 = 0.693147180559945f;
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t Integers __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Signed __attribute__((vector_size(4 * WIDTH)));
+
+// What a thread has of its own, looked up once: compilers would do so at every access.
+template <typename T>
+static inline T& looked_up(T& own) {
+  T* at = &own;
+  asm("" : "+r"(at));
+  return *at;
+}
 
 struct Float16 { uint16_t bits; };
 struct BFloat16 { uint16_t bits; };
@@ -71,8 +79,6 @@ static inline Vector power_of_two(Vector x) {
   return power * (Vector)((Integers)shifted << 23);
 }
 
-struct Strides { int64_t batch, head, row; };
-
 // The natural logarithm of a sum of weights, which is 0, normal or NaN, to 2e-7.
 static inline Vector logarithm(Vector x) {
   const Integers bits = (Integers)x - 0x3f3504f3;  // those of sqrt(1/2), where the fraction begins
@@ -90,29 +96,30 @@ static inline Vector logarithm(Vector x) {
 }
 
 #if defined(__AVX512F__)
-// Of 16 rows of 16 numbers.
-static inline void transpose(__m512i* rows) {
-  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  for (int width = 1; width < 16; width *= 2) {  // quarters of squares of twice the width change places
-    const __m512i by = _mm512_set1_epi32(width);
-    const __mmask16 right = _mm512_test_epi32_mask(lane, by);
-    const __m512i upper = _mm512_mask_add_epi32(lane, right, lane, _mm512_set1_epi32(16 - width));
-    const __m512i lower = _mm512_mask_add_epi32(_mm512_add_epi32(lane, by), right, lane, _mm512_set1_epi32(16));
-    for (int i = 0; i < 16; i++) {
-      if (i & width) continue;
-      const __m512i above = rows[i], below = rows[i + width];
-      rows[i] = _mm512_permutex2var_epi32(above, upper, below);
-      rows[i + width] = _mm512_permutex2var_epi32(above, lower, below);
+// The columns of 16 rows of 16 numbers that lie `apart` bytes from each other.
+static inline void transpose(const void* rows, int64_t apart, __m512i* columns) {
+  for (int part = 0; part < 4; part++) {  // of a row, which goes to the part of the vector that its number says
+    const auto its = [&](int row) { return _mm_loadu_si128((const __m128i*)((const char*)rows + row * apart) + part); };
+    __m512i at[4];
+    for (int i = 0; i < 4; i++) {
+      at[i] = _mm512_inserti32x4(_mm512_castsi128_si512(its(i)), its(i + 4), 1);
+      at[i] = _mm512_inserti32x4(_mm512_inserti32x4(at[i], its(i + 8), 2), its(i + 12), 3);
     }
+    const __m512i low = _mm512_unpacklo_epi32(at[0], at[1]), other_low = _mm512_unpacklo_epi32(at[2], at[3]);
+    const __m512i high = _mm512_unpackhi_epi32(at[0], at[1]), other_high = _mm512_unpackhi_epi32(at[2], at[3]);
+    columns[part * 4] = _mm512_unpacklo_epi64(low, other_low);
+    columns[part * 4 + 1] = _mm512_unpackhi_epi64(low, other_low);
+    columns[part * 4 + 2] = _mm512_unpacklo_epi64(high, other_high);
+    columns[part * 4 + 3] = _mm512_unpackhi_epi64(high, other_high);
   }
 }
 #endif
 
-// Turns the largest scores of some rows, to the base of two, into the log-sum-exp of their keys, of which each counts
-// e^log_multiplicity times.
-static inline void finish(float* top, const float* weight, int rows, float log_multiplicity) {
+// Turns the largest scores of some rows, so many of which make one of the natural exponent, into the log-sum-exp of
+// their keys, of which each counts e^log_multiplicity times.
+static inline void finish(float* top, float unit, const float* weight, int rows, float log_multiplicity) {
   for (int i = 0; i < rows; i += WIDTH)
-    store(top + i, load(top + i) * LN_2 + logarithm(load(weight + i)) + log_multiplicity);
+    store(top + i, load(top + i) * unit + logarithm(load(weight + i)) + log_multiplicity);
 }
 
 static inline void narrow(float x, float& to) { to = x; }
@@ -148,30 +155,74 @@ static inline void merge(const float* sums, float weight, float own_lse, float* 
   *row_lse = std::max(*row_lse, own_lse) + std::log1p(smaller);
 }
 
+// How many keys of those at hand GROUP queries see, the first of which is the `ahead`th: some of them, and all of them.
+template <int GROUP>
+struct Visible {
+  int some, all;
+  Visible(bool causal, int64_t ahead, int keys) {
+    some = causal ? std::clamp<int64_t>(ahead + GROUP, 0, keys) : keys;
+    all = causal ? std::min<int64_t>(ahead + 1, some) : keys;
+  }
+  int by(int i) const { return std::clamp(all + i, 0, some); }  // query i
+};
+
+struct Strides {
+  int64_t batch, head, row;
+  int64_t at(int64_t b, int64_t h, int64_t i) const { return b * batch + h * head + i * row; }
+};
+
 // What a softmax finds in its rows: another one that it merges with, nothing, or rows of 16 bits for it alone.
 enum Found { ANOTHER, NOTHING, NARROW };
 
-// Rows of results, and their log-sum-exps.
-struct Results {
-  void* rows;
+// Folds softmax(query key^T * scale) value, each key counted e^log_multiplicity times, into `total` and its log-sum-exp:
+// query (batch, heads, rows, DIM), key and value (batch, heads, keys, DIM), total (batch, heads, rows, DIM), lse
+// (batch, heads, rows). `total` is of ELEMENTs where `found` is NARROW. Causal: query i sees the keys 0 .. i.
+struct Fold {
+  const ELEMENT *query, *key, *value;
+  void* total;
   float* lse;
-  Strides rows_by, lse_by;
+  int64_t batch, heads, rows, keys;
+  Strides query_by, key_by, value_by, total_by, lse_by;
+  float scale, log_multiplicity;
+  int causal;
   Found found;
+};
 
-  // Takes those of `count` queries from `first` on: their sums of values, `apart`, with the weights of their keys and
-  // the log-sum-exps.
-  void take(
-      int64_t b, int64_t h, int64_t first, int count, const float* sums, int apart, const float* weight,
-      const float* own_lse) const {
-    for (int i = 0; i < count; i++, sums += apart) {
-      const int64_t at = b * rows_by.batch + h * rows_by.head + (first + i) * rows_by.row;
-      float* row_lse = lse + b * lse_by.batch + h * lse_by.head + (first + i) * lse_by.row;
-      if (found == ANOTHER) {
-        merge(sums, weight[i], own_lse[i], (float*)rows + at, row_lse);
+// A thread's share of a call: what it works `at` takes up QUERIES in rows of PADDED numbers, then KEYS after KEYS, of
+// which a GROUP of queries after the other takes in what it sees. A score in `top` counts by `unit`.
+template <int GROUP, int QUERIES, int KEYS, int PADDED, typename Scratch>
+static void fold_share(const Fold& call, Scratch& at, float unit) {
+  const int64_t blocks = (call.rows + QUERIES - 1) / QUERIES;
+#pragma omp for schedule(dynamic)
+  for (int64_t task = 0; task < call.batch * call.heads * blocks; task++) {
+    const int64_t b = task / (call.heads * blocks), h = task / blocks % call.heads;
+    const int64_t first = (blocks - 1 - task % blocks) * QUERIES;  // the last see the most where it is causal
+    const int count = std::min<int64_t>(QUERIES, call.rows - first);
+    const int padded = (count + GROUP - 1) / GROUP * GROUP;
+    at.take_queries(call.query + call.query_by.at(b, h, first), call.query_by.row, count, padded, call.scale);
+    std::fill_n(at.sums, padded * PADDED, 0.f);
+    std::fill_n(at.weight, padded, 0.f);
+    std::fill_n(at.top, padded, std::numeric_limits<float>::lowest());  // above -inf, from which -inf cannot be taken
+    const int64_t seen = call.causal ? std::min<int64_t>(call.keys, first + count) : call.keys;
+    for (int64_t start = 0; start < seen; start += KEYS) {
+      const int together = std::min<int64_t>(KEYS, seen - start);
+      at.take_keys(call.key + call.key_by.at(b, h, start), call.key_by.row, together);
+      at.take_values(call.value + call.value_by.at(b, h, start), call.value_by.row, together);
+      for (int i = 0; i < padded; i += GROUP)
+        at.take_in(i, Visible<GROUP>(call.causal, first + i - start, together), call.scale);
+    }
+    finish(at.top, unit, at.weight, padded, call.log_multiplicity);
+    for (int i = 0; i < count; i++) {
+      const float* sums = at.sums + i * PADDED;
+      const int64_t row = call.total_by.at(b, h, first + i);
+      float* lse = call.lse + call.lse_by.at(b, h, first + i);
+      if (call.found == ANOTHER) {
+        merge(sums, at.weight[i], at.top[i], (float*)call.total + row, lse);
         continue;
       }
-      *row_lse = own_lse[i];
-      found == NARROW ? put(sums, weight[i], (ELEMENT*)rows + at) : put(sums, weight[i], (float*)rows + at);
+      *lse = at.top[i];
+      if (call.found == NARROW) put(sums, at.weight[i], (ELEMENT*)call.total + row);
+      else put(sums, at.weight[i], (float*)call.total + row);
     }
   }
-};
+}

@@ -17,21 +17,9 @@ constexpr int QUERIES = std::clamp(16384 / PADDED / BLOCK, 1, 256 / BLOCK) * BLO
 
 typedef uint32_t Tile[SIDE][SIDE];
 
-// What a thread works on.
-struct Scratch {
-  alignas(64) ELEMENT query[QUERIES * PADDED];
-  Tile key[KEYS / SIDE][PADDED / BLOCK], value[PADDED / SIDE][KEYS / BLOCK];
-  float scores[BLOCK * KEYS];
-  alignas(64) ELEMENT weights[BLOCK * KEYS];
-  float sums[QUERIES * PADDED], added[BLOCK * BLOCK];  // of values
-  float top[QUERIES], weight[QUERIES];  // largest score, still without its factor, and the sum of 2^(score - top)
-};
-
 // All that is to be written before is, and nothing is read too early: GCC does not know what memory instructions for
 // tiles read and write. What `at` points to is kept in memory.
 static inline void in_memory(const void* at) { asm volatile("" : : "r"(at) : "memory"); }
-
-static_assert(sizeof(Scratch) <= SCRATCH_BYTES);
 
 // Eight tiles of full size, and afterwards those that whoever works on this thread too had set up.
 class FullTiles {
@@ -88,29 +76,50 @@ static __mmask32 up_to(int until, int first) {
   return until - first >= BLOCK ? ~0u : until <= first ? 0u : (1u << (until - first)) - 1;
 }
 
-static void take_queries(const ELEMENT* from, int64_t stride, int count, int padded, ELEMENT* to) {
+// What a thread works on.
+struct Scratch {
+  alignas(64) ELEMENT query[QUERIES * PADDED];
+  Tile key[KEYS / SIDE][PADDED / BLOCK], value[PADDED / SIDE][KEYS / BLOCK];
+  float scores[BLOCK * KEYS];
+  alignas(64) ELEMENT weights[BLOCK * KEYS];
+  float sums[QUERIES * PADDED], added[BLOCK * BLOCK];  // of values
+  float top[QUERIES], weight[QUERIES];  // largest score, still without its factor, and the sum of 2^(score - top)
+
+  void take_queries(const ELEMENT* from, int64_t stride, int count, int padded, float scale);
+  void take_keys(const ELEMENT* from, int64_t stride, int count);
+  void take_values(const ELEMENT* from, int64_t stride, int count);
+  void take_in(int first, Visible<BLOCK> visible, float scale);
+  float take_in_row(int row, int i, int visible, int columns, float factor);
+};
+
+static_assert(sizeof(Scratch) <= SCRATCH_BYTES);
+
+void Scratch::take_queries(const ELEMENT* from, int64_t stride, int count, int padded, float) {
   for (int i = 0; i < padded; i++)
     for (int d = 0; d < PADDED; d += BLOCK) {
       const __mmask32 there = i < count ? up_to(DIM, d) : 0;
-      _mm512_store_si512(to + i * PADDED + d, _mm512_maskz_loadu_epi16(there, from + i * stride + d));
+      _mm512_store_si512(query + i * PADDED + d, _mm512_maskz_loadu_epi16(there, from + i * stride + d));
     }
 }
 
-static void take_keys(const ELEMENT* from, int64_t stride, int count, Tile (*to)[PADDED / BLOCK]) {
+void Scratch::take_keys(const ELEMENT* from, int64_t stride, int count) {
   for (int first = 0; first < (count + BLOCK - 1) / BLOCK * BLOCK; first += SIDE)
     for (int d = 0; d < PADDED; d += BLOCK) {
-      __m512i rows[SIDE];
       const ELEMENT* its = from + first * stride + d;
-      const bool whole = DIM % BLOCK == 0 && first + SIDE <= count;
-      for (int i = 0; i < SIDE && whole; i++) rows[i] = _mm512_loadu_si512(its + i * stride);  // faster without masks
-      for (int i = 0; i < SIDE && !whole; i++)
-        rows[i] = _mm512_maskz_loadu_epi16(first + i < count ? up_to(DIM, d) : 0, its + i * stride);
-      transpose(rows);
-      for (int i = 0; i < SIDE; i++) _mm512_store_si512(to[first / SIDE][d / BLOCK][i], rows[i]);
+      Tile padded;
+      __m512i columns[SIDE];
+      if (DIM % BLOCK == 0 && first + SIDE <= count) {
+        transpose(its, stride * sizeof(ELEMENT), columns);
+      } else {
+        for (int i = 0; i < SIDE; i++)
+          _mm512_storeu_si512(padded[i], _mm512_maskz_loadu_epi16(first + i < count ? up_to(DIM, d) : 0, its + i * stride));
+        transpose(padded, sizeof padded[0], columns);
+      }
+      for (int i = 0; i < SIDE; i++) _mm512_store_si512(key[first / SIDE][d / BLOCK][i], columns[i]);
     }
 }
 
-static void take_values(const ELEMENT* from, int64_t stride, int count, Tile (*to)[KEYS / BLOCK]) {
+void Scratch::take_values(const ELEMENT* from, int64_t stride, int count) {
   for (int k = 0; k < (count + BLOCK - 1) / BLOCK * BLOCK; k += 2)
     for (int d = 0; d < PADDED; d += BLOCK) {
       const __m512i even = _mm512_maskz_loadu_epi16(k < count ? up_to(DIM, d) : 0, from + k * stride + d);
@@ -119,91 +128,57 @@ static void take_values(const ELEMENT* from, int64_t stride, int count, Tile (*t
         return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
       };
       const auto half = [&](int tile, __m512i pairs) {
-        _mm512_store_si512(to[d / SIDE + tile][k / BLOCK][k % BLOCK / 2], pairs);
+        _mm512_store_si512(value[d / SIDE + tile][k / BLOCK][k % BLOCK / 2], pairs);
       };
       half(0, pair(_mm512_castsi512_si256(even), _mm512_castsi512_si256(odd)));
       half(1, pair(_mm512_extracti64x4_epi64(even, 1), _mm512_extracti64x4_epi64(odd, 1)));
     }
 }
 
-// Row i of the block takes in the first `visible` of `columns` scores: they become weights. Returns the decay of what
-// the row had taken in before.
-static float take_in(Scratch& at, int row, int i, int visible, int columns, float factor) {
-  float* scores = at.scores + i * KEYS;
-  std::fill_n(scores + visible, columns - visible, -std::numeric_limits<float>::infinity());
-  Vector largest = load(scores);
-  for (int k = SIDE; k < columns; k += SIDE) largest = larger(largest, load(scores + k));
-  const float before = at.top[row], top = std::max(before, _mm512_reduce_max_ps((__m512)largest));
-  Vector weight = {};
+// Query `row`, in row i of the scores, takes in the first `visible` of `columns`: they become weights. Returns the decay
+// of what it had taken in before.
+float Scratch::take_in_row(int row, int i, int visible, int columns, float factor) {
+  float* its = scores + i * KEYS;
+  std::fill_n(its + visible, columns - visible, -std::numeric_limits<float>::infinity());
+  Vector largest = load(its);
+  for (int k = SIDE; k < columns; k += SIDE) largest = larger(largest, load(its + k));
+  const float before = top[row], now = std::max(before, _mm512_reduce_max_ps((__m512)largest));
+  Vector sum = {};
   for (int k = 0; k < columns; k += BLOCK) {
-    const Vector low = power_of_two((load(scores + k) - top) * factor);  // never above 0, however it is rounded
-    const Vector high = power_of_two((load(scores + k + SIDE) - top) * factor);
-    weight += low + high;
+    const Vector low = power_of_two((load(its + k) - now) * factor);  // never above 0, however it is rounded
+    const Vector high = power_of_two((load(its + k + SIDE) - now) * factor);
+    sum += low + high;
     const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-    _mm512_store_si512(at.weights + i * KEYS + k, (__m512i)both);
+    _mm512_store_si512(weights + i * KEYS + k, (__m512i)both);
   }
-  const float decay = power_of_two(splat((before - top) * factor))[0];
-  at.top[row] = top, at.weight[row] = at.weight[row] * decay + _mm512_reduce_add_ps((__m512)weight);
+  const float decay = power_of_two(splat((before - now) * factor))[0];
+  top[row] = now, weight[row] = weight[row] * decay + _mm512_reduce_add_ps((__m512)sum);
   return decay;
 }
 
-// The BLOCK queries from `first` on, of which the first sees `visible` keys of `keys`, and if causal each one more.
-static void take_in_block(Scratch& at, int first, int64_t visible, int keys, bool causal, float factor) {
-  const int most = causal ? std::min<int64_t>(keys, visible + BLOCK - 1) : keys;
-  if (most <= 0) return;
-  const int columns = (most + BLOCK - 1) / BLOCK * BLOCK;
+void Scratch::take_in(int first, Visible<BLOCK> visible, float scale) {
+  if (visible.some == 0) return;
+  const int columns = (visible.some + BLOCK - 1) / BLOCK * BLOCK;
   for (int k = 0; k < columns; k += BLOCK)
-    multiply(at.query + first * PADDED, PADDED, at.key[k / SIDE], PADDED / BLOCK, PADDED / BLOCK, at.scores + k, KEYS);
+    multiply(query + first * PADDED, PADDED, key[k / SIDE], PADDED / BLOCK, PADDED / BLOCK, scores + k, KEYS);
   float decays[BLOCK];
-  for (int i = 0; i < BLOCK; i++) {
-    const int its = causal ? std::clamp<int64_t>(visible + i, 0, keys) : keys;
-    decays[i] = take_in(at, first + i, i, its, columns, factor);
-  }
+  for (int i = 0; i < BLOCK; i++) decays[i] = take_in_row(first + i, i, visible.by(i), columns, scale * LOG2_E);
   for (int d = 0; d < PADDED; d += BLOCK) {
-    multiply(at.weights, KEYS, at.value[d / SIDE], KEYS / BLOCK, columns / BLOCK, at.added, BLOCK);
-    for (int i = 0; i < BLOCK; i++) {
-      float *sums = at.sums + (first + i) * PADDED + d, *added = at.added + i * BLOCK;
-      for (int half = 0; half < BLOCK; half += SIDE)
-        store(sums + half, load(sums + half) * decays[i] + load(added + half));
-    }
+    multiply(weights, KEYS, value[d / SIDE], KEYS / BLOCK, columns / BLOCK, added, BLOCK);
+    for (int i = 0; i < BLOCK; i++)
+      for (int half = 0; half < BLOCK; half += SIDE) {
+        float* its = sums + (first + i) * PADDED + d + half;
+        store(its, load(its) * decays[i] + load(added + i * BLOCK + half));
+      }
   }
 }
 
-// As that of flash_lanes.cpp.
-extern "C" void fold(
-    const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, void* total, float* lse, const int64_t* sizes,
-    const Strides* strides, float scale, float log_multiplicity, int causal, Found found, int threads) {
-  const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
-  const int64_t blocks = (rows + QUERIES - 1) / QUERIES;
-  const Strides q = strides[0], k = strides[1], v = strides[2];
-  const Results results = {total, lse, strides[3], strides[4], found};
+extern "C" void fold(const Fold& call, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     const FullTiles tiles;
     static thread_local Scratch own;
-    Scratch& at = own;  // found once, and not at every access
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < batch * heads * blocks; task++) {
-      const int64_t b = task / (heads * blocks), h = task / blocks % heads;
-      const int64_t first = (blocks - 1 - task % blocks) * QUERIES;  // the last see the most keys where it is causal
-      const int count = std::min<int64_t>(QUERIES, rows - first), padded = (count + BLOCK - 1) / BLOCK * BLOCK;
-      const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
-      take_queries(query + b * q.batch + h * q.head + first * q.row, q.row, count, padded, at.query);
-      std::fill_n(at.sums, padded * PADDED, 0.f);
-      std::fill_n(at.weight, padded, 0.f);
-      std::fill_n(at.top, padded, std::numeric_limits<float>::lowest());  // above -inf, from which -inf cannot be taken
-      const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
-      for (int64_t start = 0; start < seen; start += KEYS) {
-        const int together = std::min<int64_t>(KEYS, seen - start);
-        take_keys(its_keys + start * k.row, k.row, together, at.key);
-        take_values(its_values + start * v.row, v.row, together, at.value);
-        for (int i = 0; i < padded; i += BLOCK)
-          take_in_block(at, i, first + i - start + 1, together, causal, scale * LOG2_E);
-      }
-      for (int i = 0; i < padded; i++) at.top[i] *= scale * LOG2_E;
-      finish(at.top, at.weight, padded, log_multiplicity);
-      results.take(b, h, first, count, at.sums, PADDED, at.weight, at.top);
-    }
+    fold_share<BLOCK, QUERIES, KEYS, PADDED>(call, looked_up(own), call.scale);
   }
 }
 

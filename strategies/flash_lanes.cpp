@@ -19,15 +19,6 @@ constexpr int QUERIES = std::clamp(16384 / DIM / LANES, 1, 256 / LANES) * LANES;
 constexpr int KEYS = std::clamp(16384 / DIM, 32, 256);
 constexpr int BACK_QUERIES = std::max(QUERIES / 2 / LANES, 1) * LANES, BACK_KEYS = KEYS / 4;  // on the way back
 
-// What a thread works on.
-struct Scratch {
-  alignas(64) float query[QUERIES * DIM];  // by groups of LANES queries: (DIM, LANES)
-  float sums[QUERIES * PADDED];            // of values
-  float top[QUERIES], weight[QUERIES];     // largest score, and the sum of 2^(score - top)
-  float key[KEYS * PADDED], value[KEYS * PADDED];
-  float scores[KEYS * LANES];
-};
-
 // scores (COUNT, LANES) = key (COUNT, PADDED) times query (DIM, LANES).
 template <int COUNT>
 static __attribute__((noinline)) void score(const float* key, const float* query, float* scores) {
@@ -86,48 +77,10 @@ static void mix(const float* weights, const float* rows, int keys, float* total)
   });
 }
 
-// What of `keys` keys from `start` on LANES queries from `first` on see: so many, the first `all` of them all lanes.
-struct Visible {
-  int some, all;
-  Visible(bool causal, int64_t first, int64_t start, int keys) {
-    const int64_t before = causal ? first - start + 1 : keys;
-    some = std::max<int64_t>(0, std::min<int64_t>(keys, before + LANES - 1));
-    all = std::min<int64_t>(before, some);
-  }
-  void hide_the_others(float* scores) const {
-    for (int k = std::max(all, 0); k < some; k++)
-      std::fill_n(scores + k * LANES, std::min(k - all + 1, LANES), -std::numeric_limits<float>::infinity());
-  }
-};
-
-// The group of queries from `first` on takes in what it sees of the keys at hand.
-static void take_in(Scratch& at, int first, Visible visible) {
-  const int keys = visible.some;
-  float *scores = at.scores, *tops = at.top + first, *weights = at.weight + first;
-  score_all(at.key, at.query + first * DIM, keys, scores);
-  visible.hide_the_others(scores);
-
-  Vector low_decay = load(tops), high_decay = load(tops + WIDTH), low = low_decay, high = high_decay;
-  for (int k = 0; k < keys; k++) {
-    low = larger(low, load(scores + k * LANES));
-    high = larger(high, load(scores + k * LANES + WIDTH));
-  }
-  store(tops, low), store(tops + WIDTH, high);
-  low_decay = power_of_two(low_decay - low), high_decay = power_of_two(high_decay - high);
-  Vector low_weight = load(weights) * low_decay, high_weight = load(weights + WIDTH) * high_decay;
-  for (int k = 0; k < keys; k++) {
-    float* row = scores + k * LANES;
-    const Vector x = power_of_two(load(row) - low), y = power_of_two(load(row + WIDTH) - high);
-    low_weight += x, high_weight += y;
-    store(row, x), store(row + WIDTH, y);
-  }
-  store(weights, low_weight), store(weights + WIDTH, high_weight);
-  float* sums = at.sums + first * PADDED;
-  for (int i = 0; i < LANES; i++) {
-    const float decay = i < WIDTH ? low_decay[i] : high_decay[i - WIDTH];
-    for (int d = 0; d < PADDED; d++) sums[i * PADDED + d] *= decay;
-  }
-  mix(scores, at.value, keys, sums);
+// What queries do not see of the keys at hand scores -inf.
+static void hide(Visible<LANES> visible, float* scores) {
+  for (int k = std::max(visible.all, 0); k < visible.some; k++)
+    std::fill_n(scores + k * LANES, std::min(k - visible.all + 1, LANES), -std::numeric_limits<float>::infinity());
 }
 
 template <typename Element>
@@ -144,8 +97,7 @@ static void to_columns(const float* rows, float* columns) {
   for (int j = 0; j < LANES; j += WIDTH)
     for (int d = 0; d < DIM; d += WIDTH) {
       __m512i square[WIDTH];
-      for (int i = 0; i < WIDTH; i++) square[i] = _mm512_loadu_si512(rows + (j + i) * PADDED + d);
-      transpose(square);
+      transpose(rows + j * PADDED + d, PADDED * 4, square);
       for (int i = 0; i < std::min(WIDTH, DIM - d); i++) _mm512_storeu_si512(columns + (d + i) * LANES + j, square[i]);
     }
 #else
@@ -154,51 +106,63 @@ static void to_columns(const float* rows, float* columns) {
 #endif
 }
 
-// Folds softmax(query key^T * scale) value, each key counted `multiplicity` times, into `total` and its log-sum-exp:
-// query (batch, heads, rows, DIM), key and value (batch, heads, keys, DIM), total (batch, heads, rows, DIM), lse
-// (batch, heads, rows). `total` is of ELEMENTs where `found` is NARROW. Causal: query i sees the keys 0 .. i.
-extern "C" void fold(
-    const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, void* total, float* lse, const int64_t* sizes,
-    const Strides* strides, float scale, float log_multiplicity, int causal, Found found, int threads) {
-  const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
-  const int64_t blocks = (rows + QUERIES - 1) / QUERIES;
-  const Strides q = strides[0], k = strides[1], v = strides[2];
-  const Results results = {total, lse, strides[3], strides[4], found};
+// What a thread works on.
+struct Scratch {
+  alignas(64) float query[QUERIES * DIM];  // by groups of LANES queries: (DIM, LANES)
+  float sums[QUERIES * PADDED];            // of values
+  float top[QUERIES], weight[QUERIES];     // largest score, to the base of two, and the sum of 2^(score - top)
+  float key[KEYS * PADDED], value[KEYS * PADDED];
+  float scores[KEYS * LANES];
+
+  void take_queries(const ELEMENT* from, int64_t stride, int count, int padded, float scale) {
+    for (int i = 0; i < padded; i += LANES) {
+      const int some = std::min(LANES, count - i);
+      widen_rows(from + i * stride, stride, some, key);
+      std::fill_n(key + some * PADDED, (LANES - some) * PADDED, 0.f);
+      for (int j = 0; j < some * PADDED; j++) key[j] = key[j] * scale * LOG2_E;
+      to_columns(key, query + i * DIM);
+    }
+  }
+  void take_keys(const ELEMENT* from, int64_t stride, int count) { widen_rows(from, stride, count, key); }
+  void take_values(const ELEMENT* from, int64_t stride, int count) { widen_rows(from, stride, count, value); }
+  void take_in(int first, Visible<LANES> visible, float scale);
+};
+
+void Scratch::take_in(int first, Visible<LANES> visible, float) {
+  const int keys = visible.some;
+  if (keys == 0) return;
+  float *tops = top + first, *weights = weight + first;
+  score_all(key, query + first * DIM, keys, scores);
+  hide(visible, scores);
+
+  Vector low_decay = load(tops), high_decay = load(tops + WIDTH), low = low_decay, high = high_decay;
+  for (int k = 0; k < keys; k++) {
+    low = larger(low, load(scores + k * LANES));
+    high = larger(high, load(scores + k * LANES + WIDTH));
+  }
+  store(tops, low), store(tops + WIDTH, high);
+  low_decay = power_of_two(low_decay - low), high_decay = power_of_two(high_decay - high);
+  Vector low_weight = load(weights) * low_decay, high_weight = load(weights + WIDTH) * high_decay;
+  for (int k = 0; k < keys; k++) {
+    float* row = scores + k * LANES;
+    const Vector x = power_of_two(load(row) - low), y = power_of_two(load(row + WIDTH) - high);
+    low_weight += x, high_weight += y;
+    store(row, x), store(row + WIDTH, y);
+  }
+  store(weights, low_weight), store(weights + WIDTH, high_weight);
+  float* its = sums + first * PADDED;
+  for (int i = 0; i < LANES; i++) {
+    const float decay = i < WIDTH ? low_decay[i] : high_decay[i - WIDTH];
+    for (int d = 0; d < PADDED; d++) its[i * PADDED + d] *= decay;
+  }
+  mix(scores, value, keys, its);
+}
+
+extern "C" void fold(const Fold& call, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     static thread_local Scratch own;
-    Scratch& at = own;  // found once, and not at every access
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < batch * heads * blocks; task++) {
-      const int64_t b = task / (heads * blocks), h = task / blocks % heads;
-      const int64_t first = (blocks - 1 - task % blocks) * QUERIES;  // the last see the most keys where it is causal
-      const int count = std::min<int64_t>(QUERIES, rows - first);
-      const ELEMENT *queries = query + b * q.batch + h * q.head + first * q.row;
-      const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
-      const int padded = (count + LANES - 1) / LANES * LANES;
-      for (int i = 0; i < padded; i += LANES) {
-        const int some = std::min(LANES, count - i);
-        widen_rows(queries + i * q.row, q.row, some, at.key);
-        std::fill_n(at.key + some * PADDED, (LANES - some) * PADDED, 0.f);
-        for (int j = 0; j < some * PADDED; j++) at.key[j] = at.key[j] * scale * LOG2_E;
-        to_columns(at.key, at.query + i * DIM);
-      }
-      std::fill_n(at.sums, padded * PADDED, 0.f);
-      std::fill_n(at.weight, padded, 0.f);
-      std::fill_n(at.top, padded, std::numeric_limits<float>::lowest());  // above -inf, from which -inf cannot be taken
-      const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
-      for (int64_t start = 0; start < seen; start += KEYS) {
-        const int together = std::min<int64_t>(KEYS, seen - start);
-        widen_rows(its_keys + start * k.row, k.row, together, at.key);
-        widen_rows(its_values + start * v.row, v.row, together, at.value);
-        for (int i = 0; i < padded; i += LANES) {
-          const Visible visible(causal, first + i, start, together);
-          if (visible.some > 0) take_in(at, i, visible);
-        }
-      }
-      finish(at.top, at.weight, padded, log_multiplicity);
-      results.take(b, h, first, count, at.sums, PADDED, at.weight, at.top);
-    }
+    fold_share<LANES, QUERIES, KEYS, PADDED>(call, looked_up(own), LN_2);
   }
 }
 
@@ -241,10 +205,10 @@ static void take_up(
 }
 
 // The group of queries from `first` on: its weights of the keys at hand, the gradient of its scores, and its own.
-static void go_back(BackScratch& at, int first, int keys, Visible visible) {
+static void go_back(BackScratch& at, int first, int keys, Visible<LANES> visible) {
   float *weights = at.weights + first * BACK_KEYS, *slopes = at.slopes + first * BACK_KEYS;
   score_all(at.key, at.query + first * DIM, visible.some, weights);
-  visible.hide_the_others(weights);
+  hide(visible, weights);
   score_all(at.value, at.gradient + first * DIM, visible.some, slopes);
   const float *lse = at.lse + first, *inner = at.inner + first;
   for (int k = 0; k < visible.some; k++)
@@ -273,50 +237,60 @@ static int64_t neighbours(Strides strides, int64_t batch, int64_t rows) {
 
 // Adds to d_query (batch, heads, rows, DIM), d_key and d_value (batch, heads, keys, DIM) the gradients that follow from
 // that of the output and the log-sum-exp of a softmax over these keys and maybe others (FlashAttention, algorithm 4).
-// Batch elements may share keys. Strides: of gradient, query, key, value, out, lse, d_query, d_key and d_value.
-extern "C" void unfold(
-    const ELEMENT* gradient, const ELEMENT* query, const ELEMENT* key, const ELEMENT* value, const ELEMENT* out,
-    const float* lse, float* d_query, float* d_key, float* d_value, const int64_t* sizes, const Strides* strides,
-    float scale, int causal, int threads) {
-  const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3];
-  const Strides g = strides[0], q = strides[1], k = strides[2], v = strides[3], o = strides[4], l = strides[5];
-  const Strides dq = strides[6], dk = strides[7], dv = strides[8];
-  const int64_t apart = std::max(neighbours(dk, batch, keys), neighbours(dv, batch, keys));
-#pragma omp parallel num_threads(threads)
-  for (int64_t turn = 0; turn < apart; turn++) {  // in each, batch elements that share nothing
-    static thread_local BackScratch own;
-    BackScratch& at = own;
-    const int64_t some = (batch - turn + apart - 1) / apart;
+// Batch elements may share keys.
+struct Unfold {
+  const ELEMENT *gradient, *query, *key, *value, *out;
+  const float* lse;
+  float *d_query, *d_key, *d_value;
+  int64_t batch, heads, rows, keys;
+  Strides gradient_by, query_by, key_by, value_by, out_by, lse_by, d_query_by, d_key_by, d_value_by;
+  float scale;
+  int causal;
+};
+
+// A thread's share of the batch elements from `turn` on that are `apart`, and have no key in common.
+static void unfold_share(const Unfold& call, int64_t turn, int64_t apart, BackScratch& at) {
+  const int64_t some = (call.batch - turn + apart - 1) / apart;
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < some * heads; task++) {
-      const int64_t b = turn + task / heads * apart, h = task % heads;
-      const ELEMENT *its_keys = key + b * k.batch + h * k.head, *its_values = value + b * v.batch + h * v.head;
-      float *to_keys = d_key + b * dk.batch + h * dk.head, *to_values = d_value + b * dv.batch + h * dv.head;
-      for (int64_t first = 0; first < rows; first += BACK_QUERIES) {
-        const int count = std::min<int64_t>(BACK_QUERIES, rows - first), padded = (count + LANES - 1) / LANES * LANES;
-        take_up(at, count, padded, scale, {gradient + b * g.batch + h * g.head + first * g.row, g.row},
-                {query + b * q.batch + h * q.head + first * q.row, q.row},
-                {out + b * o.batch + h * o.head + first * o.row, o.row},
-                {lse + b * l.batch + h * l.head + first * l.row, l.row});
-        const int64_t seen = causal ? std::min<int64_t>(keys, first + count) : keys;
-        for (int64_t start = 0; start < seen; start += BACK_KEYS) {
-          const int together = std::min<int64_t>(BACK_KEYS, seen - start);
-          widen_rows(its_keys + start * k.row, k.row, together, at.key);
-          widen_rows(its_values + start * v.row, v.row, together, at.value);
-          for (int i = 0; i < padded; i += LANES) go_back(at, i, together, Visible(causal, first + i, start, together));
-          std::fill_n(at.d_key, together * PADDED, 0.f);
-          std::fill_n(at.d_value, together * PADDED, 0.f);
-          in_blocks<ROWS>(0, together, [&](auto count, int i) {
-            const int groups = padded / LANES, size = BACK_KEYS * LANES;
-            const float *weights = at.weights + i * LANES, *slopes = at.slopes + i * LANES;
-            add_up<count(), LANES, 1>(weights, at.gradient_rows, LANES, at.d_value + i * PADDED, groups, size);
-            add_up<count(), LANES, 1>(slopes, at.query_rows, LANES, at.d_key + i * PADDED, groups, size);
-          });
-          add_rows(at.d_key, together, 1.f, to_keys + start * dk.row, dk.row);
-          add_rows(at.d_value, together, 1.f, to_values + start * dv.row, dv.row);
-        }
-        add_rows(at.sums, count, scale, d_query + b * dq.batch + h * dq.head + first * dq.row, dq.row);
+  for (int64_t task = 0; task < some * call.heads; task++) {
+    const int64_t b = turn + task / call.heads * apart, h = task % call.heads;
+    for (int64_t first = 0; first < call.rows; first += BACK_QUERIES) {
+      const int count = std::min<int64_t>(BACK_QUERIES, call.rows - first);
+      const int padded = (count + LANES - 1) / LANES * LANES;
+      take_up(at, count, padded, call.scale, {call.gradient + call.gradient_by.at(b, h, first), call.gradient_by.row},
+              {call.query + call.query_by.at(b, h, first), call.query_by.row},
+              {call.out + call.out_by.at(b, h, first), call.out_by.row},
+              {call.lse + call.lse_by.at(b, h, first), call.lse_by.row});
+      const int64_t seen = call.causal ? std::min<int64_t>(call.keys, first + count) : call.keys;
+      for (int64_t start = 0; start < seen; start += BACK_KEYS) {
+        const int together = std::min<int64_t>(BACK_KEYS, seen - start);
+        widen_rows(call.key + call.key_by.at(b, h, start), call.key_by.row, together, at.key);
+        widen_rows(call.value + call.value_by.at(b, h, start), call.value_by.row, together, at.value);
+        for (int i = 0; i < padded; i += LANES)
+          go_back(at, i, together, Visible<LANES>(call.causal, first + i - start, together));
+        std::fill_n(at.d_key, together * PADDED, 0.f);
+        std::fill_n(at.d_value, together * PADDED, 0.f);
+        in_blocks<ROWS>(0, together, [&](auto count, int i) {
+          const int groups = padded / LANES, size = BACK_KEYS * LANES;
+          const float *weights = at.weights + i * LANES, *slopes = at.slopes + i * LANES;
+          add_up<count(), LANES, 1>(weights, at.gradient_rows, LANES, at.d_value + i * PADDED, groups, size);
+          add_up<count(), LANES, 1>(slopes, at.query_rows, LANES, at.d_key + i * PADDED, groups, size);
+        });
+        add_rows(at.d_key, together, 1.f, call.d_key + call.d_key_by.at(b, h, start), call.d_key_by.row);
+        add_rows(at.d_value, together, 1.f, call.d_value + call.d_value_by.at(b, h, start), call.d_value_by.row);
       }
+      add_rows(at.sums, count, call.scale, call.d_query + call.d_query_by.at(b, h, first), call.d_query_by.row);
     }
+  }
+}
+
+extern "C" void unfold(const Unfold& call, int threads) {
+  const int64_t apart = std::max(neighbours(call.d_key_by, call.batch, call.keys),
+                                 neighbours(call.d_value_by, call.batch, call.keys));
+#pragma omp parallel num_threads(threads)
+  {
+    static thread_local BackScratch own;
+    BackScratch& at = looked_up(own);
+    for (int64_t turn = 0; turn < apart; turn++) unfold_share(call, turn, apart, at);
   }
 }

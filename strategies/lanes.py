@@ -19,7 +19,7 @@ LANES = "lanes"
 SOURCE = Path(__file__).with_name("flash_lanes.cpp")
 ELEMENTS = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
 MOST_HEAD_DIM = 512
-Fold = Callable[..., None]  # see `fold` of flash_lanes.cpp
+Fold = Callable[..., None]  # of a `FoldCall` and the number of threads
 ANOTHER, NOTHING, NARROW = range(3)  # see `Found` of flash.h
 SCRATCH_BYTES = 700 << 10  # of a thread, at most, in either source file
 
@@ -27,6 +27,32 @@ SCRATCH_BYTES = 700 << 10  # of a thread, at most, in either source file
 def scratch_bytes() -> int:
     """What a call works on beside its operands, on all threads."""
     return torch.get_num_threads() * SCRATCH_BYTES
+
+
+class FoldCall(ctypes.Structure):
+    """``Fold`` of flash.h."""
+
+    _fields_ = (
+        ("operands", ctypes.c_void_p * 5),
+        ("sizes", ctypes.c_int64 * 4),
+        ("strides", ctypes.c_int64 * 15),
+        ("scale", ctypes.c_float),
+        ("log_multiplicity", ctypes.c_float),
+        ("causal", ctypes.c_int),
+        ("found", ctypes.c_int),
+    )
+
+
+class UnfoldCall(ctypes.Structure):
+    """``Unfold`` of flash_lanes.cpp."""
+
+    _fields_ = (
+        ("operands", ctypes.c_void_p * 9),
+        ("sizes", ctypes.c_int64 * 4),
+        ("strides", ctypes.c_int64 * 27),
+        ("scale", ctypes.c_float),
+        ("causal", ctypes.c_int),
+    )
 
 
 @dataclass(frozen=True)
@@ -93,16 +119,16 @@ class CpuLanes:
         self._require_alike(query, key, value)
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
-        self.fold_of(_name(query.dtype), head_dim)(
-            *(x.data_ptr() for x in operands),
-            (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2]),
+        call = FoldCall(
+            tuple(x.data_ptr() for x in operands),
+            (batch, heads, rows, key.shape[2]),
             _strides(operands),
             scale,
             math.log(tile.multiplicity),
             tile.causal,
             NARROW if total.dtype != torch.float32 else NOTHING if tile.fresh else ANOTHER,
-            torch.get_num_threads(),
         )
+        self.fold_of(_name(query.dtype), head_dim)(ctypes.byref(call), torch.get_num_threads())
 
     def unfold(
         self,
@@ -141,14 +167,10 @@ class CpuLanes:
         grad = grad if grad.stride(-1) == 1 else grad.contiguous()
         operands = (grad, query, key, value, out, lse, d_query, d_key, d_value)
         batch, heads, rows, head_dim = query.shape
-        functions(_name(query.dtype), head_dim).unfold(
-            *(x.data_ptr() for x in operands),
-            (ctypes.c_int64 * 4)(batch, heads, rows, key.shape[2]),
-            _strides(operands),
-            scale,
-            causal,
-            torch.get_num_threads(),
+        call = UnfoldCall(
+            tuple(x.data_ptr() for x in operands), (batch, heads, rows, key.shape[2]), _strides(operands), scale, causal
         )
+        functions(_name(query.dtype), head_dim).unfold(ctypes.byref(call), torch.get_num_threads())
 
     def backward(
         self,
@@ -182,9 +204,9 @@ class CpuLanes:
             )
 
 
-def _strides(operands: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_int64]:
+def _strides(operands: Sequence[torch.Tensor]) -> tuple[int, ...]:
     """Of batch, head and row, one operand after the other."""
-    return (ctypes.c_int64 * (3 * len(operands)))(*(step for x in operands for step in x.stride()[:3]))
+    return tuple(step for x in operands for step in x.stride()[:3])
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -207,7 +229,7 @@ def functions(dtype: str, head_dim: int) -> Functions:
         UnsupportedError: it cannot be compiled here.
     """
     found = library(SOURCE, HEAD_DIM=head_dim, ELEMENT=ELEMENTS[dtype], SCRATCH_BYTES=SCRATCH_BYTES)
-    found.unfold.argtypes = [*[ctypes.c_void_p] * 11, ctypes.c_float, ctypes.c_int, ctypes.c_int]
+    found.unfold.argtypes = [ctypes.POINTER(UnfoldCall), ctypes.c_int]
     found.unfold.restype = None
     return Functions(prototyped(found), found.unfold)
 
@@ -215,6 +237,6 @@ def functions(dtype: str, head_dim: int) -> Functions:
 def prototyped(found: ctypes.CDLL) -> Fold:
     """``fold`` of a library, told what it takes."""
     fold = found.fold
-    fold.argtypes = [*[ctypes.c_void_p] * 7, ctypes.c_float, ctypes.c_float, *[ctypes.c_int] * 3]
+    fold.argtypes = [ctypes.POINTER(FoldCall), ctypes.c_int]
     fold.restype = None
     return fold
