@@ -89,7 +89,8 @@ struct Scratch {
   void take_keys(const ELEMENT* from, int64_t stride, int count);
   void take_values(const ELEMENT* from, int64_t stride, int count);
   void take_in(int first, Visible<BLOCK> visible, float scale);
-  float take_in_row(int row, int i, int visible, int columns, float factor);
+  float largest(int i, int visible, int columns);
+  float weigh(int i, float top, int columns, float factor);
 };
 
 static_assert(sizeof(Scratch) <= SCRATCH_BYTES);
@@ -135,25 +136,28 @@ void Scratch::take_values(const ELEMENT* from, int64_t stride, int count) {
     }
 }
 
-// Query `row`, in row i of the scores, takes in the first `visible` of `columns`: they become weights. Returns the decay
-// of what it had taken in before.
-float Scratch::take_in_row(int row, int i, int visible, int columns, float factor) {
+// The largest score in row i, of whose `columns` the first are `visible`; the others become -inf.
+float Scratch::largest(int i, int visible, int columns) {
   float* its = scores + i * KEYS;
   std::fill_n(its + visible, columns - visible, -std::numeric_limits<float>::infinity());
-  Vector largest = load(its);
-  for (int k = SIDE; k < columns; k += SIDE) largest = larger(largest, load(its + k));
-  const float before = top[row], now = std::max(before, _mm512_reduce_max_ps((__m512)largest));
+  Vector low = load(its), high = load(its + SIDE);
+  for (int k = BLOCK; k < columns; k += BLOCK)
+    low = larger(low, load(its + k)), high = larger(high, load(its + k + SIDE));
+  return _mm512_reduce_max_ps((__m512)larger(low, high));
+}
+
+// Makes weights of row i of the scores, and returns their sum.
+float Scratch::weigh(int i, float top, int columns, float factor) {
+  const float* its = scores + i * KEYS;
   Vector sum = {};
   for (int k = 0; k < columns; k += BLOCK) {
-    const Vector low = power_of_two((load(its + k) - now) * factor);  // never above 0, however it is rounded
-    const Vector high = power_of_two((load(its + k + SIDE) - now) * factor);
+    const Vector low = power_of_two((load(its + k) - top) * factor);  // never above 0, however it is rounded
+    const Vector high = power_of_two((load(its + k + SIDE) - top) * factor);
     sum += low + high;
     const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     _mm512_store_si512(weights + i * KEYS + k, (__m512i)both);
   }
-  const float decay = power_of_two(splat((before - now) * factor))[0];
-  top[row] = now, weight[row] = weight[row] * decay + _mm512_reduce_add_ps((__m512)sum);
-  return decay;
+  return _mm512_reduce_add_ps((__m512)sum);
 }
 
 void Scratch::take_in(int first, Visible<BLOCK> visible, float scale) {
@@ -161,8 +165,17 @@ void Scratch::take_in(int first, Visible<BLOCK> visible, float scale) {
   const int columns = (visible.some + BLOCK - 1) / BLOCK * BLOCK;
   for (int k = 0; k < columns; k += BLOCK)
     multiply(query + first * PADDED, PADDED, key[k / SIDE], PADDED / BLOCK, PADDED / BLOCK, scores + k, KEYS);
-  float decays[BLOCK];
-  for (int i = 0; i < BLOCK; i++) decays[i] = take_in_row(first + i, i, visible.by(i), columns, scale * LOG2_E);
+  float tops[BLOCK], decays[BLOCK];
+  for (int i = 0; i < BLOCK; i++) tops[i] = largest(i, visible.by(i), columns);
+  for (int i = 0; i < BLOCK; i += SIDE) {
+    const Vector before = load(top + first + i), now = larger(load(tops + i), before);
+    store(top + first + i, now);
+    store(decays + i, power_of_two((before - now) * (scale * LOG2_E)));
+  }
+  for (int i = 0; i < BLOCK; i++) {
+    float& its = weight[first + i];
+    its = its * decays[i] + weigh(i, top[first + i], columns, scale * LOG2_E);
+  }
   for (int d = 0; d < PADDED; d += BLOCK) {
     multiply(weights, KEYS, value[d / SIDE], KEYS / BLOCK, columns / BLOCK, added, BLOCK);
     for (int i = 0; i < BLOCK; i++)

@@ -1,5 +1,6 @@
 """The kernel for CPUs with AMX: what it folds, to what it rounds, and what it leaves of the tiles of others."""
 
+import ctypes
 import threading
 from functools import partial
 from types import SimpleNamespace
@@ -230,6 +231,34 @@ def test_torchs_own_tiles_are_as_it_left_them():
         assert_right(fold(*operands), operands)
         assert torch.equal(left @ right, product)
         assert torch.equal(torch.nn.functional.scaled_dot_product_attention(*operands), attended)
+
+
+TILES = """
+#include <immintrin.h>
+extern "C" void release() { _tile_release(); }
+extern "C" void set_up(const void* shapes) { _tile_loadconfig(shapes); }
+extern "C" void look_up(void* shapes) { _tile_storeconfig(shapes); }
+"""
+
+
+@needs_amx
+@pytest.mark.parametrize("rows", [3, None])
+def test_tiles_of_others_on_the_thread_are_set_up_again_or_none(tmp_path, monkeypatch, rows):
+    fold(*draw(*[(1, 2, 300, 64)] * 3))  # which asks the system for tiles
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "tiles.cpp").write_text(TILES)
+    tiles = native.library(tmp_path / "tiles.cpp", *amx.FLAGS)
+    shapes = bytearray(64)
+    if rows:
+        shapes[0], shapes[16], shapes[48] = 1, 4 * rows, rows  # palette, bytes and rows of the first tile
+        tiles.set_up((ctypes.c_char * 64).from_buffer(shapes))
+    else:
+        tiles.release()
+    fold(*draw(*[(1, 2, 300, 64)] * 3))
+    found = bytearray(64)
+    tiles.look_up((ctypes.c_char * 64).from_buffer(found))
+    tiles.release()
+    assert found == shapes
 
 
 @needs_amx
