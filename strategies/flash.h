@@ -188,8 +188,9 @@ struct Fold {
   Found found;
 };
 
-// A thread's share of a call: what it works `at` takes up QUERIES in rows of PADDED numbers, then KEYS after KEYS, of
-// which a GROUP of queries after the other takes in what it sees. A score in `top` counts by `unit`.
+// A thread's share of a call. A task is QUERIES queries of a head, which visit KEYS keys at a time; GROUP after GROUP they
+// take in what they see of them. `at` is what the thread works on: its sums are PADDED long, and one in its `top` is
+// `unit` of the log-sum-exp.
 template <int GROUP, int QUERIES, int KEYS, int PADDED, typename Scratch>
 static void fold_share(const Fold& call, Scratch& at, float unit) {
   const int64_t blocks = (call.rows + QUERIES - 1) / QUERIES;
