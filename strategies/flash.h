@@ -98,7 +98,7 @@ static inline Vector logarithm(Vector x) {
 #if defined(__AVX512F__)
 // The columns of 16 rows of 16 numbers that lie `apart` bytes from each other.
 static inline void transpose(const void* rows, int64_t apart, __m512i* columns) {
-  for (int part = 0; part < 4; part++) {  // of a row, which goes to the part of the vector that its number says
+  for (int part = 0; part < 4; part++) {  // of a row, four columns; rows 4 j to 4 j + 3 are part j of each of them
     const auto its = [&](int row) { return _mm_loadu_si128((const __m128i*)((const char*)rows + row * apart) + part); };
     __m512i at[4];
     for (int i = 0; i < 4; i++) {
@@ -115,8 +115,8 @@ static inline void transpose(const void* rows, int64_t apart, __m512i* columns) 
 }
 #endif
 
-// Turns the largest scores of some rows, so many of which make one of the natural exponent, into the log-sum-exp of
-// their keys, of which each counts e^log_multiplicity times.
+// Turns the largest scores of some rows, each by `unit` a natural exponent, into the log-sum-exp of their keys, each of
+// which counts e^log_multiplicity times.
 static inline void finish(float* top, float unit, const float* weight, int rows, float log_multiplicity) {
   for (int i = 0; i < rows; i += WIDTH)
     store(top + i, load(top + i) * unit + logarithm(load(weight + i)) + log_multiplicity);
@@ -155,7 +155,8 @@ static inline void merge(const float* sums, float weight, float own_lse, float* 
   *row_lse = std::max(*row_lse, own_lse) + std::log1p(smaller);
 }
 
-// How many keys of those at hand GROUP queries see, the first of which is the `ahead`th: some of them, and all of them.
+// How many of the keys at hand GROUP queries see, the first of which is as far along as key `ahead`: `some` of them do,
+// and `all` of them, 0 or less where the first sees none.
 template <int GROUP>
 struct Visible {
   int some, all;

@@ -83,14 +83,14 @@ struct Scratch {
   float scores[BLOCK * KEYS];
   alignas(64) ELEMENT weights[BLOCK * KEYS];
   float sums[QUERIES * PADDED], added[BLOCK * BLOCK];  // of values
-  float top[QUERIES], weight[QUERIES];  // largest score, still without its factor, and the sum of 2^(score - top)
+  float top[QUERIES], weight[QUERIES];  // largest score, still without its factor, and the sum of weights
 
   void take_queries(const ELEMENT* from, int64_t stride, int count, int padded, float scale);
   void take_keys(const ELEMENT* from, int64_t stride, int count);
   void take_values(const ELEMENT* from, int64_t stride, int count);
   void take_in(int first, Visible<BLOCK> visible, float scale);
-  float largest(int i, int visible, int columns);
-  float weigh(int i, float top, int columns, float factor);
+  float top_of(int i, int visible, int columns);
+  float weigh(int i, float largest, int columns, float factor);
 };
 
 static_assert(sizeof(Scratch) <= SCRATCH_BYTES);
@@ -137,7 +137,7 @@ void Scratch::take_values(const ELEMENT* from, int64_t stride, int count) {
 }
 
 // The largest score in row i, of whose `columns` the first are `visible`; the others become -inf.
-float Scratch::largest(int i, int visible, int columns) {
+float Scratch::top_of(int i, int visible, int columns) {
   float* its = scores + i * KEYS;
   std::fill_n(its + visible, columns - visible, -std::numeric_limits<float>::infinity());
   Vector low = load(its), high = load(its + SIDE);
@@ -147,12 +147,12 @@ float Scratch::largest(int i, int visible, int columns) {
 }
 
 // Makes weights of row i of the scores, and returns their sum.
-float Scratch::weigh(int i, float top, int columns, float factor) {
+float Scratch::weigh(int i, float largest, int columns, float factor) {
   const float* its = scores + i * KEYS;
   Vector sum = {};
   for (int k = 0; k < columns; k += BLOCK) {
-    const Vector low = power_of_two((load(its + k) - top) * factor);  // never above 0, however it is rounded
-    const Vector high = power_of_two((load(its + k + SIDE) - top) * factor);
+    const Vector low = power_of_two((load(its + k) - largest) * factor);  // never above 0, however it is rounded
+    const Vector high = power_of_two((load(its + k + SIDE) - largest) * factor);
     sum += low + high;
     const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     _mm512_store_si512(weights + i * KEYS + k, (__m512i)both);
@@ -166,7 +166,7 @@ void Scratch::take_in(int first, Visible<BLOCK> visible, float scale) {
   for (int k = 0; k < columns; k += BLOCK)
     multiply(query + first * PADDED, PADDED, key[k / SIDE], PADDED / BLOCK, PADDED / BLOCK, scores + k, KEYS);
   float tops[BLOCK], decays[BLOCK];
-  for (int i = 0; i < BLOCK; i++) tops[i] = largest(i, visible.by(i), columns);
+  for (int i = 0; i < BLOCK; i++) tops[i] = top_of(i, visible.by(i), columns);
   for (int i = 0; i < BLOCK; i += SIDE) {
     const Vector before = load(top + first + i), now = larger(load(tops + i), before);
     store(top + first + i, now);

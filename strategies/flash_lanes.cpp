@@ -80,7 +80,7 @@ static void mix(const float* weights, const float* rows, int keys, float* total)
 // What queries do not see of the keys at hand scores -inf.
 static void hide(Visible<LANES> visible, float* scores) {
   for (int k = std::max(visible.all, 0); k < visible.some; k++)
-    std::fill_n(scores + k * LANES, std::min(k - visible.all + 1, LANES), -std::numeric_limits<float>::infinity());
+    std::fill_n(scores + k * LANES, k - visible.all + 1, -std::numeric_limits<float>::infinity());
 }
 
 template <typename Element>

@@ -113,10 +113,12 @@ class CpuLanes:
             scale: factor on the scores, above 0.
 
         Raises:
-            ProblemError: query, key and value do not go together, or are not on the CPU.
+            ProblemError: query, key and value do not go together, or are not on the CPU, or total is rounded too early.
             UnsupportedError: the kernel cannot be compiled here.
         """
         self._require_alike(query, key, value)
+        if total.dtype != torch.float32 and not (tile.fresh and total.dtype == query.dtype):
+            raise ProblemError(f"total is {total.dtype}, but must be float32, or {query.dtype} if the tile is fresh")
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
         call = FoldCall(

@@ -32,9 +32,10 @@ def _on_own(kernel: str, strategy: str, patterns: tuple[Pattern, ...], **params:
         takes = problem.device == "cpu" and problem.dtype in FOLDING[kernel].dtypes  # on whatever machine
         return configured(strategy, problem, pattern, kernel=kernel, **params) if takes else None
 
+    given = "".join(f", {name}={value}" for name, value in params.items())
     return Implementation(
         name=f"{strategy}_{kernel}",
-        definition=f"The same as {strategy}, on autotune's own kernel {kernel} for CPUs, compiled on the machine.",
+        definition=f"As {strategy}{given}, but on autotune's own kernel {kernel} for CPUs, compiled on the machine.",
         serves=lambda pattern: pattern in patterns,
         config=config,
         names_function=False,

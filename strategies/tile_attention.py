@@ -71,7 +71,7 @@ class TilePlan:
     fold: Fold
     backward: Backward
     unfold: Unfold | None = None  # what adds that share to them in place, if the kernel can
-    narrows: bool = False  # whether results are rounded as they are folded, where no other tile has their rows
+    narrows: bool = False  # whether results are rounded as they are folded, where no tile of a block merges
     copies: bool = False  # whether rows that lie apart are brought together before a kernel reads them
 
     def reads(self, span: Span | Gather, views: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:

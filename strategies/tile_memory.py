@@ -70,7 +70,7 @@ def tile_bytes(problem: Problem, sizes: TileSizes, cuts: Cuts, *, copies: bool, 
     calls = {_largest_call(size, problem, cuts, copies) for size in sizes.distinct}
     rows, item, wide = problem.batch * problem.heads * problem.query_len, problem.torch_dtype.itemsize, _wide(problem)
     results = problem.output_bytes + rows * wide
-    alone = folds and not any(call.merged_rows for call in calls)  # each tile with its rows, to which it is rounded
+    alone = folds and not any(call.merged_rows for call in calls)  # rows that are rounded at once
     sums = 0 if alone or item == wide else problem.batch * problem.heads * cuts.queries * problem.head_dim * wide
     forward = results + sums + max(call.forward_bytes(problem, folds=folds) for call in calls)
     if not problem.training:
@@ -150,6 +150,7 @@ def _wide(problem: Problem) -> int:
 
 def _largest_call(tile: TileSize, problem: Problem, cuts: Cuts, copies: bool) -> Call:
     repeat, rows = most_within(tile.query, cuts.queries)
+    cut = tile.causal and cuts.queries < problem.query_len  # maybe, to what lies before a triangle, and the triangle
     keys, copied_heads = tile.key.length, 0
     if copies and tile.key.step > 1 and problem.group_size == 1:
         copied_heads = tile.heads
@@ -172,7 +173,7 @@ def _largest_call(tile: TileSize, problem: Problem, cuts: Cuts, copies: bool) ->
         copied_heads=copied_heads,
         copies_queries=tile.gathers_queries or (copies and tile.query.step > 1),
         copies_sums=tile.gathers_queries,
-        merged_rows=0 if tile.fresh and keys == tile.key.length else merged,  # later parts of its keys are merged
+        merged_rows=merged if cut or not tile.fresh or keys < tile.key.length else 0,  # later parts are merged
         held=1 if whole_batch else min(problem.batch, 3),
     )
 

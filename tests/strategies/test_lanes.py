@@ -246,6 +246,14 @@ def test_operands_that_do_not_go_together_are_refused_and_not_read(change):
         fold(query, key, value)
 
 
+@pytest.mark.parametrize(("total", "fresh"), [("bfloat16", False), ("float16", True), ("float64", True)])
+def test_rows_that_would_be_rounded_too_early_or_to_another_dtype_are_refused(total, fresh):
+    query, key, value = draw(*[(1, 2, 40, 64)] * 3, dtype=torch.bfloat16)
+    rows = torch.zeros(query.shape, dtype=getattr(torch, total))
+    with pytest.raises(ProblemError, match=rf"total is torch\.{total}, but must be float32, or torch\.bfloat16 if"):
+        KERNEL.fold(tile(fresh=fresh), query, key, value, rows, torch.zeros(1, 2, 40), 0.125)
+
+
 def test_a_library_shows_nothing_but_its_function():
     """Names that libraries for other head_dims have too could be taken from whichever was loaded first."""
     library = native.library(lanes.SOURCE, HEAD_DIM=64, ELEMENT="float", SCRATCH_BYTES=lanes.SCRATCH_BYTES)

@@ -45,15 +45,21 @@ def test_the_estimate_counts_results_and_sums_in_what_they_are_kept_in(dtype, su
 
 
 @pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
-@pytest.mark.parametrize(("lengths", "alone"), [((32,), True), ((32, 96), False)])
+@pytest.mark.parametrize(
+    ("lengths", "causal", "query_block", "sums"),
+    [((32,), False, 0, 0), ((32, 96), False, 0, 1), ((96,), True, 0, 0), ((96,), True, 32, 2), ((96,), False, 32, 0)],
+)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_rows_of_half_precision_that_a_single_tile_has_need_no_sums_beside_them(monkeypatch, dtype, lengths, alone):
-    problem = Problem.self_attention(96, heads=2, head_dim=8, dtype=dtype)
-    pattern, config = Dilated(lengths, (1,) * len(lengths)), Config.of("dilated", kernel="lanes", query_block=0)
+def test_half_precision_needs_no_sums_beside_it_where_nothing_is_merged(
+    monkeypatch, dtype, lengths, causal, query_block, sums
+):
+    problem = Problem.self_attention(96, heads=2, head_dim=8, dtype=dtype, causal=causal)
+    pattern = Dilated(lengths, (1,) * len(lengths))
+    config = Config.of("dilated", kernel="lanes", query_block=query_block)
     attention, operands = build(problem, pattern, config), draw(problem)
-    allocate, sums = torch.empty_like, []
-    monkeypatch.setattr(torch, "empty_like", lambda *like, **options: sums.append(like) or allocate(*like, **options))
+    allocate, found = torch.empty_like, []
+    monkeypatch.setattr(torch, "empty_like", lambda *like, **options: found.append(like) or allocate(*like, **options))
     attention(*operands)
-    assert len(sums) == (0 if alone else 1)
+    assert len(found) == sums  # of a block each
     beside = STRATEGIES["dilated"].memory_bytes(problem, pattern, config) - problem.output_bytes - 2 * 96 * 4
-    assert beside == scratch_bytes() + (0 if alone else 2 * problem.output_bytes)
+    assert beside == scratch_bytes() + (2 * (query_block or 96) * 8 * 4 if sums else 0)
