@@ -32,7 +32,7 @@ EFFORTS: dict[Level, Effort] = {
         skip_factor=2.0,
         finalists=5,
         rounds=5,
-        extra_rounds=35,
+        extra_rounds=155,
         race_s=10.0,
     ),
     "standard": Effort(
