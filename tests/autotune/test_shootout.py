@@ -1,8 +1,9 @@
 import random
+import statistics
 
 import pytest
 
-from autotune.shootout import shoot_out
+from autotune.shootout import shoot_out, still_open
 
 
 class Clock:
@@ -42,6 +43,14 @@ def test_who_has_lost_is_dropped_and_the_others_go_on():
 def test_equals_run_to_the_end_or_until_they_are_a_tie(ratio):
     assert raced(Clock(1.0, ratio), extra_rounds=70) == [80, 80]
     assert raced(Clock(1.0, ratio, noise=0.0001), extra_rounds=70) == [10, 10]
+
+
+def test_a_lower_median_alone_does_not_end_a_race_that_the_rounds_leave_open():
+    shares = [0.985, 0.999, 0.988, 0.999, 1.001, 0.985, 0.999, 0.988, 0.999]
+    steady = [1.0] * 4 + [2.0] + [3.0] * 4  # while the machine becomes slower
+    faster = [share * time for share, time in zip(shares, steady, strict=True)]
+    assert statistics.median(steady) < statistics.median(faster)
+    assert still_open([steady, faster], [0, 1]) == [0, 1]
 
 
 @pytest.mark.parametrize(("budget_s", "count"), [(0.0, 2), (0.85, 5), (100.0, 10)])
