@@ -31,8 +31,8 @@ class Ratio:
 
     @property
     def settled(self) -> bool:
-        """Whether more rounds would change nothing: it is slower, or a tie at most."""
-        return self.slower or self.high <= 1 + TIE
+        """Whether more rounds would change nothing: it is slower, or a tie, whichever of the two may be ahead."""
+        return self.slower or (self.high <= 1 + TIE and self.low >= 1 / (1 + TIE))
 
 
 def time_ratio(times: Sequence[float], reference: Sequence[float]) -> Ratio:

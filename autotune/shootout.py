@@ -51,9 +51,7 @@ def shoot_out(
 
 def still_open(times: Sequence[Sequence[float]], running: Sequence[int]) -> list[int]:
     """Who may still win, the fastest included; nobody if more rounds would change nothing."""
-    middling = min(running, key=lambda index: statistics.median(times[index]))
-    # By the rounds: who has the lowest median may lose most of them, and to call that a tie would end the race.
-    fastest = min(running, key=lambda index: time_ratio(times[index], times[middling]).estimate)
+    fastest = min(running, key=lambda index: statistics.median(times[index]))
     ratios = {index: time_ratio(times[index], times[fastest]) for index in running if index != fastest}
     if all(ratio.settled for ratio in ratios.values()):
         return []
