@@ -29,30 +29,27 @@ def scratch_bytes() -> int:
     return torch.get_num_threads() * SCRATCH_BYTES
 
 
+def _fields(operands: int, **others: type) -> tuple[tuple[str, type], ...]:
+    """Of a structure for a call with so many operands."""
+    return (
+        ("operands", ctypes.c_void_p * operands),
+        ("sizes", ctypes.c_int64 * 4),
+        ("strides", ctypes.c_int64 * 3 * operands),  # of batch, head and row
+        ("scale", ctypes.c_float),
+        *others.items(),
+    )
+
+
 class FoldCall(ctypes.Structure):
     """``Fold`` of flash.h."""
 
-    _fields_ = (
-        ("operands", ctypes.c_void_p * 5),
-        ("sizes", ctypes.c_int64 * 4),
-        ("strides", ctypes.c_int64 * 15),
-        ("scale", ctypes.c_float),
-        ("log_multiplicity", ctypes.c_float),
-        ("causal", ctypes.c_int),
-        ("found", ctypes.c_int),
-    )
+    _fields_ = _fields(5, log_multiplicity=ctypes.c_float, causal=ctypes.c_int, found=ctypes.c_int)
 
 
 class UnfoldCall(ctypes.Structure):
     """``Unfold`` of flash_lanes.cpp."""
 
-    _fields_ = (
-        ("operands", ctypes.c_void_p * 9),
-        ("sizes", ctypes.c_int64 * 4),
-        ("strides", ctypes.c_int64 * 27),
-        ("scale", ctypes.c_float),
-        ("causal", ctypes.c_int),
-    )
+    _fields_ = _fields(9, causal=ctypes.c_int)
 
 
 @dataclass(frozen=True)
@@ -122,9 +119,7 @@ class CpuLanes:
         operands = (query, key, value, total, total_lse)
         batch, heads, rows, head_dim = query.shape
         call = FoldCall(
-            tuple(x.data_ptr() for x in operands),
-            (batch, heads, rows, key.shape[2]),
-            _strides(operands),
+            *_located(operands, (batch, heads, rows, key.shape[2])),
             scale,
             math.log(tile.multiplicity),
             tile.causal,
@@ -169,9 +164,7 @@ class CpuLanes:
         grad = grad if grad.stride(-1) == 1 else grad.contiguous()
         operands = (grad, query, key, value, out, lse, d_query, d_key, d_value)
         batch, heads, rows, head_dim = query.shape
-        call = UnfoldCall(
-            tuple(x.data_ptr() for x in operands), (batch, heads, rows, key.shape[2]), _strides(operands), scale, causal
-        )
+        call = UnfoldCall(*_located(operands, (batch, heads, rows, key.shape[2])), scale, causal)
         functions(_name(query.dtype), head_dim).unfold(ctypes.byref(call), torch.get_num_threads())
 
     def backward(
@@ -206,9 +199,9 @@ class CpuLanes:
             )
 
 
-def _strides(operands: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """Of batch, head and row, one operand after the other."""
-    return tuple(step for x in operands for step in x.stride()[:3])
+def _located(operands: Sequence[torch.Tensor], sizes: tuple[int, ...]) -> tuple[tuple[object, ...], ...]:
+    """The first fields of a call: addresses, sizes, strides."""
+    return tuple(x.data_ptr() for x in operands), sizes, tuple(x.stride()[:3] for x in operands)
 
 
 def _name(dtype: torch.dtype) -> str:
